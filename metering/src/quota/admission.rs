@@ -1,0 +1,1 @@
+//! The admission state machine: ledger plus in flight, holds, running sums.

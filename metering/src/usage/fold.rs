@@ -1,0 +1,282 @@
+//! The fold: what a stretch of the event log adds to the ledger. A pure function of the log.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{
+    AdmittedEvent, ContentDigest, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
+    Payload, RequestType,
+};
+use crate::accounts::UserId;
+use crate::quota::{PlanName, Totals};
+use crate::time::{Day, Hour, Period, Timestamp};
+
+/// Sums of counted events. Checked: an overflow is an error, never a wrong figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// How many events.
+    pub events: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of completions.
+    pub completion_tokens: u64,
+    /// Prompt tokens that came from a cache.
+    pub cached_tokens: u64,
+    /// Completion tokens that were reasoning.
+    pub reasoning_tokens: u64,
+}
+
+impl Sums {
+    /// The sums of one event.
+    pub fn of(admitted: &AdmittedEvent) -> Self {
+        let tokens = admitted.event.tokens;
+        Self {
+            events: 1,
+            prompt_tokens: tokens.prompt.into(),
+            completion_tokens: tokens.completion.into(),
+            cached_tokens: tokens.cached.into(),
+            reasoning_tokens: tokens.reasoning.into(),
+        }
+    }
+
+    /// Both together; `None` when a sum does not fit.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            events: self.events.checked_add(other.events)?,
+            prompt_tokens: self.prompt_tokens.checked_add(other.prompt_tokens)?,
+            completion_tokens: self.completion_tokens.checked_add(other.completion_tokens)?,
+            cached_tokens: self.cached_tokens.checked_add(other.cached_tokens)?,
+            reasoning_tokens: self.reasoning_tokens.checked_add(other.reasoning_tokens)?,
+        })
+    }
+}
+
+/// What both summaries are split by, besides time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Breakdown {
+    /// Which counter.
+    pub request_type: RequestType,
+    /// The model called.
+    pub model: ModelName,
+    /// The plan at admission.
+    pub plan: PlanName,
+}
+
+/// The key of a daily summary.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SummaryKey {
+    /// Whose.
+    pub user_id: UserId,
+    /// The UTC day of `occurred_at`.
+    pub day: Day,
+    /// The rest.
+    pub breakdown: Breakdown,
+}
+
+/// An event that the fold counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountedEvent {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// When the log took it.
+    pub log_time: Timestamp,
+    /// What it is.
+    pub admitted: Box<AdmittedEvent>,
+}
+
+/// Why a record was not counted though it is no duplicate.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeadLetterReason {
+    /// No version of the codec reads it.
+    Undecodable {
+        /// The record's value.
+        bytes: Vec<u8>,
+        /// What the codec said.
+        reason: String,
+    },
+    /// Its id was counted with another content.
+    EventIdReused(Box<AdmittedEvent>),
+}
+
+impl DeadLetterReason {
+    /// The stable name of the reason: shown, stored, and a metric label.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Undecodable { .. } => "undecodable",
+            Self::EventIdReused(_) => "event_id_reused",
+        }
+    }
+}
+
+/// A record set aside: listed, and replayable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// When the log took it.
+    pub log_time: Timestamp,
+    /// Why, and what it was.
+    pub reason: DeadLetterReason,
+}
+
+/// What became of the records of a range: they add up to its length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Counted.
+    pub counted: u64,
+    /// Counted before.
+    pub duplicates: u64,
+    /// Set aside.
+    pub dead_letters: u64,
+}
+
+/// An entry of the quota counter that is in flight no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whose.
+    pub user_id: UserId,
+    /// In which period's entries it stands.
+    pub period: Period,
+    /// Which event.
+    pub id_digest: IdDigest,
+}
+
+/// What `[range)` of one partition adds to the ledger: committed whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flush {
+    /// Of which partition.
+    pub partition: Partition,
+    /// Which records.
+    pub range: OffsetRange,
+    /// The largest log time in the range.
+    pub log_time: Timestamp,
+    /// First occurrences, in the order of the log.
+    pub counted: Vec<CountedEvent>,
+    /// Added to the daily summaries.
+    pub daily: BTreeMap<SummaryKey, Sums>,
+    /// Added to the hourly summaries.
+    pub hourly: BTreeMap<(Hour, Breakdown), Sums>,
+    /// Added to the statistics that limits are checked against.
+    pub statistics: BTreeMap<(UserId, Period), Totals>,
+    /// Records set aside.
+    pub dead_letters: Vec<DeadLetter>,
+    /// What became of each record.
+    pub tallies: Tallies,
+    /// Entries of counted and duplicate records, which leave the quota counter.
+    pub settled: Vec<Settled>,
+}
+
+/// A sum of token counts no longer fits 64 bits: the partition must stop, a person must look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sum of token counts at offset {0} does not fit 64 bits")]
+pub struct SumOverflow(pub Offset);
+
+/// Folds `records` (dense, in order, not empty) into what they add to the ledger.
+///
+/// `known` holds, of the ids in `records`, those that were counted below the first of them, with
+/// the content they were counted with. Cutting the same records into other batches gives the same
+/// rows.
+///
+/// # Errors
+/// [`SumOverflow`] names the record at which a sum does not fit.
+pub fn fold(
+    partition: Partition,
+    records: Vec<LogRecord>,
+    known: &HashMap<IdDigest, ContentDigest>,
+) -> Result<Flush, SumOverflow> {
+    let mut folding = Folding::new(partition, &records);
+    let mut counted_here = HashMap::with_capacity(records.len());
+    for LogRecord { offset, log_time, payload } in records {
+        folding.flush.log_time = folding.flush.log_time.max(log_time);
+        let admitted = match payload {
+            Payload::Event(admitted) => admitted,
+            Payload::Undecodable { bytes, reason } => {
+                let reason = DeadLetterReason::Undecodable { bytes, reason };
+                folding.set_aside(DeadLetter { offset, log_time, reason });
+                continue;
+            }
+        };
+        let id = admitted.id_digest;
+        match known.get(&id).or_else(|| counted_here.get(&id)).copied() {
+            None => {
+                counted_here.insert(id, admitted.content_digest);
+                folding.count(CountedEvent { offset, log_time, admitted })?;
+            }
+            Some(content) if content == admitted.content_digest => folding.repeat(&admitted),
+            Some(_) => {
+                let reason = DeadLetterReason::EventIdReused(admitted);
+                folding.set_aside(DeadLetter { offset, log_time, reason });
+            }
+        }
+    }
+    Ok(folding.flush)
+}
+
+struct Folding {
+    flush: Flush,
+    left: HashSet<(Period, IdDigest)>,
+}
+
+impl Folding {
+    fn new(partition: Partition, records: &[LogRecord]) -> Self {
+        let start = records.first().map_or(Offset::default(), |record| record.offset);
+        let end = records.last().map_or(start, |record| record.offset.plus(1));
+        let flush = Flush {
+            partition,
+            range: OffsetRange { start, end },
+            log_time: Timestamp::MIN,
+            counted: Vec::with_capacity(records.len()),
+            daily: BTreeMap::new(),
+            hourly: BTreeMap::new(),
+            statistics: BTreeMap::new(),
+            dead_letters: Vec::new(),
+            tallies: Tallies::default(),
+            settled: Vec::with_capacity(records.len()),
+        };
+        Self { flush, left: HashSet::new() }
+    }
+
+    fn count(&mut self, counted: CountedEvent) -> Result<(), SumOverflow> {
+        let overflow = SumOverflow(counted.offset);
+        let admitted = &counted.admitted;
+        let (event, sums) = (&admitted.event, Sums::of(admitted));
+        let breakdown = Breakdown {
+            request_type: event.request_type,
+            model: event.model.clone(),
+            plan: admitted.plan.clone(),
+        };
+        let hour = (event.occurred_at.hour(), breakdown.clone());
+        let day = SummaryKey { user_id: event.user_id, day: event.occurred_at.day(), breakdown };
+        add(self.flush.hourly.entry(hour).or_default(), sums).ok_or(overflow)?;
+        add(self.flush.daily.entry(day).or_default(), sums).ok_or(overflow)?;
+        let month = self.flush.statistics.entry((event.user_id, event.period())).or_default();
+        *month =
+            month.plus(Totals::of(event.request_type, event.tokens.total())).ok_or(overflow)?;
+        self.flush.tallies.counted += 1;
+        self.leave(&counted.admitted);
+        self.flush.counted.push(counted);
+        Ok(())
+    }
+
+    fn repeat(&mut self, admitted: &AdmittedEvent) {
+        self.flush.tallies.duplicates += 1;
+        self.leave(admitted);
+    }
+
+    /// The entry of a counted or duplicate record leaves the counter, once.
+    fn leave(&mut self, admitted: &AdmittedEvent) {
+        let (period, id_digest) = (admitted.event.period(), admitted.id_digest);
+        if self.left.insert((period, id_digest)) {
+            self.flush.settled.push(Settled { user_id: admitted.event.user_id, period, id_digest });
+        }
+    }
+
+    fn set_aside(&mut self, letter: DeadLetter) {
+        self.flush.tallies.dead_letters += 1;
+        self.flush.dead_letters.push(letter);
+    }
+}
+
+fn add(into: &mut Sums, sums: Sums) -> Option<()> {
+    *into = into.plus(sums)?;
+    Some(())
+}

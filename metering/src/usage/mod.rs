@@ -1,0 +1,31 @@
+//! Usage events: what they are, how they are read and kept, and how the log folds into the ledger.
+
+mod event;
+mod fold;
+mod intake;
+mod ports;
+mod record;
+mod reports;
+
+pub use event::{
+    ContentDigest, EventId, Flag, Flags, IdDigest, IdOrigin, Metadata, ModelName, NotAnId,
+    RequestType, ReservationId, TokenCounts, UsageEvent,
+};
+pub use fold::{
+    Breakdown, CountedEvent, DeadLetter, DeadLetterReason, Flush, Settled, SummaryKey, Sums,
+    Tallies, fold,
+};
+pub use intake::{
+    EVENT_ID_BYTES_MAX, EventInput, FieldError, METADATA_BYTES_MAX, Rejection, TOKENS_MAX,
+    TimeWindow, UserRef, read_event, read_event_value,
+};
+pub use ports::{
+    AppendError, Appended, Books, CommitError, Committed, DeadLetters, Difference, EventLog,
+    EventSource, Known, KnownEvent, LedgerLookup, ListedDeadLetter, PartitionBook, RawBook,
+    Snapshot, UsageLedger, UsageReports,
+};
+pub use record::{AdmittedEvent, Cursor, LogRecord, Offset, OffsetRange, Partition, Payload};
+pub use reports::{
+    Analytics, AnalyticsQuery, Dimension, Granularity, HistoryPosition, HistoryQuery, HistoryRow,
+    MonthlyUsage, SeriesRow, TypeTotals, UsageTotals, UserTotal,
+};

@@ -1,0 +1,1 @@
+//! The Protobuf codec of the event log's records.

@@ -1,0 +1,107 @@
+//! Opens a SQLite file: settings, and the migrations that bring it up to date.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Why a file was not opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file was written by a newer program.
+    #[error(
+        "{path} has schema {found}, this program knows up to {known}: it was written by a newer \
+         version; start that one"
+    )]
+    Newer {
+        /// Which file.
+        path: String,
+        /// Its schema number.
+        found: usize,
+        /// The newest that this program knows.
+        known: usize,
+    },
+    /// SQLite said no: locked, damaged, no space, no permission.
+    #[error("{path} cannot be opened: {source}")]
+    Sqlite {
+        /// Which file.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// How much a commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Loss of power: fsync at every commit. For everything that is acknowledged.
+    Full,
+    /// kill -9; after a loss of power the last commits may be missing, never half there. For what
+    /// can be made again from a file of `Full` durability.
+    Rebuildable,
+}
+
+/// One SQLite file with its schema: `migrations` are applied in order, each once, and counted in
+/// `user_version`.
+#[derive(Clone, Copy, Debug)]
+pub struct Database {
+    pub(super) migrations: &'static [&'static str],
+    pub(super) durability: Durability,
+    /// How long a statement waits for another process's lock.
+    pub(super) busy_timeout: Duration,
+}
+
+impl Database {
+    /// Opens the file for writing; makes it when it is missing.
+    pub(super) fn open(&self, path: &Path) -> Result<Connection, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        let found = self.prepare(&mut connection).map_err(failed)?;
+        if found > self.migrations.len() {
+            let path = path.display().to_string();
+            return Err(OpenError::Newer { path, found, known: self.migrations.len() });
+        }
+        Ok(connection)
+    }
+
+    /// Opens the file for reading beside a writer. It must have been opened for writing before.
+    pub(super) fn open_reader(&self, path: &Path) -> Result<Connection, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(self.busy_timeout).map_err(failed)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    }
+
+    /// Answers the schema number that stands in the file; changes nothing when it is too new.
+    fn prepare(&self, connection: &mut Connection) -> rusqlite::Result<usize> {
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let version = |connection: &Connection| {
+            connection.query_row("PRAGMA user_version", [], |row| row.get::<_, usize>(0))
+        };
+        let found = version(connection)?;
+        if found > self.migrations.len() {
+            return Ok(found);
+        }
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        let synchronous = match self.durability {
+            Durability::Full => "full",
+            Durability::Rebuildable => "normal",
+        };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        if found < self.migrations.len() {
+            // Another process may be migrating: the version is read again under the write lock.
+            let migration =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for (number, statements) in (1..).zip(self.migrations).skip(version(&migration)?) {
+                migration.execute_batch(statements)?;
+                migration.pragma_update(None, "user_version", number)?;
+            }
+            migration.commit()?;
+        }
+        version(connection)
+    }
+}
