@@ -80,7 +80,9 @@ impl Database {
         connection.set_prepared_statement_cache_capacity(64);
         connection.pragma_update(None, "foreign_keys", true)?;
         let version = |connection: &Connection| {
-            connection.query_row("PRAGMA user_version", [], |row| row.get::<_, usize>(0))
+            let version =
+                connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+            version.map(|version| usize::try_from(version).unwrap_or(usize::MAX))
         };
         let found = version(connection)?;
         if found > self.migrations.len() {
