@@ -6,7 +6,7 @@ mod counter;
 mod plan;
 mod seeds;
 
-//pub use admission::Counter;
+pub use admission::{Closed, Counter, Miss, USERS_MAX};
 pub use catalogue::{BadCatalogue, ModelCatalogue, PlanCatalogue, Tier};
 pub use counter::{
     ADMISSION_WINDOW, Admission, CounterUser, Grant, Held, Hold, HoldOutcome, InFlight, MARGIN,

@@ -1,1 +1,0 @@
-//! The admission state machine: ledger plus in flight, holds, running sums.
