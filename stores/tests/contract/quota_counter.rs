@@ -1,0 +1,397 @@
+//! The rules of the port `QuotaCounter`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metering::Unavailable;
+use metering::accounts::UserId;
+use metering::quota::{
+    Admission, Hold, HoldOutcome, OverLimit, PlanName, QuotaCounter, QuotaSeeds, Refused, Standing,
+    Synced, Terms, Tier, Totals, Trust, UserTotals, Verdict,
+};
+use metering::time::{Period, Timestamp};
+use metering::usage::{
+    ContentDigest, EventId, IdDigest, ModelName, Offset, Partition, RequestType, ReservationId,
+    Settled, Snapshot, TokenCounts,
+};
+use tokio::sync::oneshot;
+
+pub(crate) mod admission;
+pub(crate) mod holds;
+pub(crate) mod ledger;
+pub(crate) mod passing_time;
+pub(crate) mod settling;
+
+/// Runs every rule that needs no time to pass; `$make` answers a [`Fixture`].
+macro_rules! quota_counter_contract {
+    ($make:expr) => {
+        quota_counter_rules!(
+            admission,
+            $make,
+            [
+                nothing_is_answered_before_it_is_open,
+                what_fits_is_granted_and_stands_in_the_answer,
+                a_plan_can_be_used_up_exactly,
+                what_does_not_fit_takes_nothing,
+                the_same_event_again_takes_nothing,
+                another_event_of_an_id_in_flight_is_a_conflict,
+                of_another_month_only_other_content_is_a_conflict,
+                refusals_have_an_order,
+                each_request_type_has_its_own_limit,
+                a_barred_event_is_only_compared,
+                users_and_months_do_not_share_limits,
+                a_batch_is_let_in_in_order,
+                concurrent_admissions_stop_at_the_limit,
+                an_unlimited_plan_has_no_limits,
+                a_plan_that_records_past_its_limit_flags_it,
+                an_absurd_sum_is_refused,
+            ]
+        );
+        quota_counter_rules!(
+            ledger,
+            $make,
+            [
+                users_are_read_many_at_a_time_and_once,
+                totals_of_the_ledger_count,
+                who_does_not_exist_is_asked_for_again,
+                new_terms_are_in_force_at_once,
+                older_terms_change_nothing,
+                a_slow_read_does_not_bring_back_older_terms,
+                who_is_no_more_stays_so_after_a_slow_read,
+                seeds_that_fail_are_unavailable_and_take_nothing,
+                a_sync_replaces_what_was_in_flight,
+                repeating_a_sync_changes_nothing,
+                an_older_sync_changes_no_totals,
+                a_sync_makes_nobody_known,
+                totals_older_than_the_cursor_are_read_again,
+                totals_that_stay_too_old_are_unavailable,
+                a_snapshot_beyond_the_cursor_is_not_set_back,
+                a_withdrawn_entry_gives_back_its_room,
+                a_withdrawal_of_what_is_gone_is_passed_over,
+                a_grant_names_the_cursor_it_was_given_at,
+                opening_forgets_everything,
+                the_audit_shows_ledger_and_entries,
+            ]
+        );
+        quota_counter_rules!(
+            holds,
+            $make,
+            [
+                a_hold_takes_tokens_and_a_request,
+                the_same_hold_again_is_the_first_one,
+                another_hold_of_a_standing_id_is_a_conflict,
+                a_hold_must_fit,
+                a_released_hold_gives_back_its_room_once,
+                a_hold_of_last_month_is_found_again,
+                holds_and_events_have_their_own_names,
+                a_plan_that_records_past_its_limit_holds_past_it,
+                nobody_holds_for_who_does_not_exist,
+                a_sync_leaves_holds_alone,
+            ]
+        );
+        quota_counter_rules!(
+            settling,
+            $make,
+            [
+                up_to_the_hold_an_event_always_fits,
+                what_was_not_used_of_a_hold_is_free,
+                a_hold_ends_once,
+                the_event_is_looked_for_before_the_hold,
+                a_service_is_let_in_above_its_hold,
+                a_user_above_its_hold_must_fit,
+                a_refused_settle_leaves_the_hold,
+                a_barred_settle_leaves_the_hold,
+                a_hold_of_the_month_before_is_ended_but_makes_no_room,
+                a_hold_of_the_month_after_is_found_too,
+                a_service_settles_across_months_whatever_the_limit,
+                a_hold_of_another_request_type_helps_nothing,
+                an_invented_or_foreign_hold_helps_nothing,
+                a_hold_promises_its_tier,
+                above_a_hold_a_recording_plan_flags_the_limit,
+            ]
+        );
+    };
+}
+
+/// Runs the rules for which the fixture must be able to let time pass at will.
+macro_rules! quota_counter_time_contract {
+    ($make:expr) => {
+        quota_counter_rules!(
+            passing_time,
+            $make,
+            [
+                an_entry_without_a_record_is_forgotten_in_the_end,
+                an_entry_is_not_forgotten_within_its_margin,
+                an_entry_is_not_forgotten_by_the_clock_alone,
+                a_repeat_makes_an_entry_young_again,
+                a_forgotten_event_is_no_conflict,
+                a_hold_ends_by_itself,
+                an_expired_hold_is_no_hold,
+                terms_past_their_end_are_read_again,
+                an_admission_is_never_before_the_watermark,
+            ]
+        );
+    };
+}
+
+macro_rules! quota_counter_rules {
+    ($module:ident, $make:expr, [$($rule:ident),+ $(,)?]) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    let fixture = $make;
+                    crate::contract::quota_counter::$module::$rule(&fixture).await;
+                }
+            )+
+        }
+    };
+}
+
+/// A counter that nobody has opened, over seeds that the rule writes.
+pub(crate) struct Fixture {
+    pub(crate) counter: Arc<dyn QuotaCounter>,
+    pub(crate) seeds: Arc<ScriptedSeeds>,
+    /// What the counter's clock shows.
+    pub(crate) now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Moves the counter's clock on. Only the rules of `passing_time` use it.
+    pub(crate) pass: Box<dyn Fn(Duration) + Send + Sync>,
+}
+
+impl Fixture {
+    /// Opened at cursor 0, with the first [`user`] on `terms`.
+    pub(crate) async fn serving(&self, terms: Terms) -> &dyn QuotaCounter {
+        self.seeds.put(user(1), terms);
+        self.counter.open(Partition::SINGLE, Offset::new(0), (self.now)()).await.unwrap();
+        self.counter.as_ref()
+    }
+
+    /// How many tokens the first user has used in [`october`].
+    pub(crate) async fn used(&self) -> u64 {
+        self.standing().await.used.tokens
+    }
+
+    /// Where the first user stands in [`october`].
+    pub(crate) async fn standing(&self) -> Standing {
+        self.counter.usage(user(1), october()).await.unwrap().unwrap()
+    }
+}
+
+/// What the counter reads: terms and totals as the rule puts them, and what was read.
+#[derive(Default)]
+pub(crate) struct ScriptedSeeds {
+    state: Mutex<Script>,
+}
+
+#[derive(Default)]
+struct Script {
+    terms: HashMap<UserId, Terms>,
+    totals: HashMap<(UserId, Period), Totals>,
+    cursor: Offset,
+    /// Instead of the true answer, once each.
+    next_totals: VecDeque<Snapshot>,
+    /// The next read of terms (or totals) has its answer, but brings it only when told.
+    slow_terms: Option<oneshot::Receiver<()>>,
+    slow_totals: Option<oneshot::Receiver<()>>,
+    broken: bool,
+    terms_reads: Vec<usize>,
+    totals_reads: Vec<usize>,
+}
+
+impl ScriptedSeeds {
+    pub(crate) fn put(&self, user: UserId, terms: Terms) {
+        self.state.lock().unwrap().terms.insert(user, terms);
+    }
+
+    pub(crate) fn remove(&self, user: UserId) {
+        self.state.lock().unwrap().terms.remove(&user);
+    }
+
+    /// The first user's totals in October, and the cursor of the whole ledger.
+    pub(crate) fn count(&self, totals: Totals, cursor: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.totals.insert((user(1), october()), totals);
+        state.cursor = Offset::new(cursor);
+    }
+
+    /// The next read of totals answers this instead.
+    pub(crate) fn answer_once(&self, totals: Totals, cursor: u64) {
+        let snapshot = Snapshot { cursor: Offset::new(cursor), totals: vec![totals] };
+        self.state.lock().unwrap().next_totals.push_back(snapshot);
+    }
+
+    pub(crate) fn slow_terms(&self) -> oneshot::Sender<()> {
+        let (go_on, told) = oneshot::channel();
+        self.state.lock().unwrap().slow_terms = Some(told);
+        go_on
+    }
+
+    pub(crate) fn slow_totals(&self) -> oneshot::Sender<()> {
+        let (go_on, told) = oneshot::channel();
+        self.state.lock().unwrap().slow_totals = Some(told);
+        go_on
+    }
+
+    pub(crate) fn set_broken(&self, broken: bool) {
+        self.state.lock().unwrap().broken = broken;
+    }
+
+    /// How many users each read of terms asked for.
+    pub(crate) fn terms_reads(&self) -> Vec<usize> {
+        self.state.lock().unwrap().terms_reads.clone()
+    }
+
+    /// How many users each read of totals asked for.
+    pub(crate) fn totals_reads(&self) -> Vec<usize> {
+        self.state.lock().unwrap().totals_reads.clone()
+    }
+}
+
+#[async_trait]
+impl QuotaSeeds for ScriptedSeeds {
+    async fn terms(&self, users: &[UserId]) -> Result<Vec<Option<Terms>>, Unavailable> {
+        let (answer, slow) = {
+            let mut state = self.state.lock().unwrap();
+            if state.broken {
+                return Err(Unavailable::new("accounts", "scripted"));
+            }
+            state.terms_reads.push(users.len());
+            let answer = users.iter().map(|user| state.terms.get(user).cloned()).collect();
+            (answer, state.slow_terms.take())
+        };
+        if let Some(told) = slow {
+            told.await.unwrap();
+        }
+        Ok(answer)
+    }
+
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+        let (answer, slow) = {
+            let mut state = self.state.lock().unwrap();
+            if state.broken {
+                return Err(Unavailable::new("ledger", "scripted"));
+            }
+            state.totals_reads.push(users.len());
+            let totals = |key| state.totals.get(key).copied().unwrap_or_default();
+            let truth =
+                Snapshot { cursor: state.cursor, totals: users.iter().map(totals).collect() };
+            (state.next_totals.pop_front().unwrap_or(truth), state.slow_totals.take())
+        };
+        if let Some(told) = slow {
+            told.await.unwrap();
+        }
+        Ok(answer)
+    }
+}
+
+pub(crate) fn user(number: u8) -> UserId {
+    UserId::from_bytes([number; 16])
+}
+
+pub(crate) fn october() -> Period {
+    "2026-10".parse().unwrap()
+}
+
+/// A plan of `tokens` and 100 requests of each type that reaches tier 1.
+pub(crate) fn limit(tokens: u64) -> Terms {
+    Terms {
+        version: 1,
+        plan: PlanName::new("tested"),
+        token_limit: Some(tokens),
+        request_limits: [Some(100); 3],
+        tier: Tier(1),
+        over_limit: OverLimit::Reject,
+        valid_until: None,
+    }
+}
+
+pub(crate) fn event_id(name: &str) -> IdDigest {
+    IdDigest::of_event(user(1), &EventId::new(name).unwrap())
+}
+
+pub(crate) fn hold_id(name: &str) -> IdDigest {
+    IdDigest::of_hold(user(1), &ReservationId::new(name).unwrap())
+}
+
+/// A chat event of the first user, in October.
+pub(crate) fn event(name: &str, tokens: u32) -> Admission {
+    let counts = TokenCounts { prompt: tokens, ..TokenCounts::default() };
+    let model = ModelName::new("gpt-4");
+    Admission {
+        user_id: user(1),
+        period: october(),
+        id_digest: event_id(name),
+        content_digest: ContentDigest::of_event(RequestType::Chat, &model, counts),
+        request_type: RequestType::Chat,
+        tokens: tokens.into(),
+        tier: Tier(0),
+        trust: Trust::User,
+        settles: None,
+        barred: false,
+    }
+}
+
+/// The same, settling a hold.
+pub(crate) fn settling(name: &str, tokens: u32, hold: &str) -> Admission {
+    Admission { settles: Some(hold_id(hold)), ..event(name, tokens) }
+}
+
+/// A hold of the first user, in October, that lasts for ten minutes.
+pub(crate) fn hold(fixture: &Fixture, name: &str, tokens: u64) -> Hold {
+    let model = ModelName::new("gpt-4");
+    Hold {
+        user_id: user(1),
+        period: october(),
+        id_digest: hold_id(name),
+        content_digest: ContentDigest::of_hold(RequestType::Chat, &model, tokens),
+        request_type: RequestType::Chat,
+        tokens,
+        tier: Tier(0),
+        expires_at: (fixture.now)().plus(Duration::from_secs(600)),
+    }
+}
+
+pub(crate) async fn admit(counter: &dyn QuotaCounter, asked: Admission) -> Verdict {
+    counter.admit(&[asked]).await.unwrap().remove(0)
+}
+
+pub(crate) fn granted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Granted(_))
+}
+
+pub(crate) fn repeated(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Repeated(_))
+}
+
+pub(crate) fn refused(verdict: &Verdict) -> Option<Refused> {
+    match verdict {
+        Verdict::Refused(refused, _) => Some(*refused),
+        Verdict::Granted(_)
+        | Verdict::Repeated(_)
+        | Verdict::Conflict(_)
+        | Verdict::UnknownUser => None,
+    }
+}
+
+pub(crate) fn held(outcome: &HoldOutcome) -> bool {
+    matches!(outcome, HoldOutcome::Held(_))
+}
+
+pub(crate) fn chats(tokens: u64, count: u64) -> Totals {
+    Totals { tokens, requests: [count, 0, 0] }
+}
+
+/// A sync that brings the first user's totals in October and takes out `names`.
+pub(crate) fn synced(cursor: u64, totals: Totals, names: &[&str]) -> Synced {
+    let (user_id, period) = (user(1), october());
+    let settled = |name: &&str| Settled { user_id, period, id_digest: event_id(name) };
+    Synced {
+        partition: Partition::SINGLE,
+        cursor: Offset::new(cursor),
+        watermark: Timestamp::MIN,
+        totals: vec![UserTotals { user_id, period, totals }],
+        settled: names.iter().map(settled).collect(),
+    }
+}
