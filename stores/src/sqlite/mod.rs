@@ -2,6 +2,10 @@
 
 mod accounts;
 mod database;
+mod event_log;
+mod ledger;
 
 pub use accounts::SqliteAccounts;
 pub use database::{Database, OpenError};
+pub use event_log::SqliteEventLog;
+pub use ledger::{LedgerFile, SqliteLedger};

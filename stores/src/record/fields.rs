@@ -1,0 +1,197 @@
+//! Reading: the fields as they stand in the bytes, then the event they make.
+
+use metering::accounts::UserId;
+use metering::quota::PlanName;
+use metering::time::Timestamp;
+use metering::usage::{
+    AdmittedEvent, ContentDigest, EventId, Flags, IdDigest, IdOrigin, Metadata, ModelName,
+    RequestType, ReservationId, TokenCounts, UsageEvent,
+};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+use super::{Undecodable, VERSION, number};
+
+/// What was found of each field, borrowed from the record. Of a field that stands twice the last
+/// one counts, as Protobuf has it.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    version: u64,
+    user_id: &'a [u8],
+    event_id: &'a [u8],
+    request_type: u64,
+    model: &'a [u8],
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    occurred_at: u64,
+    received_at: u64,
+    admitted_at: u64,
+    id_digest: &'a [u8],
+    content_digest: &'a [u8],
+    plan: &'a [u8],
+    id_origin: u64,
+    occurred_at_given: u64,
+    cached_tokens: u64,
+    reasoning_tokens: u64,
+    flags: u64,
+    over_hold: u64,
+    reservation_id: Option<&'a [u8]>,
+    metadata: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn read(mut value: &'a [u8]) -> Result<Self, Undecodable> {
+        let mut fields = Self::default();
+        while !value.is_empty() {
+            let (number, wire_type) = decode_key(&mut value).map_err(damaged)?;
+            match (fields.place(number), wire_type) {
+                (Place::Number(place), WireType::Varint) => {
+                    *place = decode_varint(&mut value).map_err(damaged)?;
+                }
+                (Place::Bytes(place), WireType::LengthDelimited) => {
+                    *place = length_delimited(&mut value)?;
+                }
+                (Place::Optional(place), WireType::LengthDelimited) => {
+                    *place = Some(length_delimited(&mut value)?);
+                }
+                (Place::Unknown, wire_type) => {
+                    let context = DecodeContext::default();
+                    skip_field(wire_type, number, &mut value, context).map_err(damaged)?;
+                }
+                (_, wire_type) => {
+                    return Err(Undecodable(format!("field {number} has type {wire_type:?}")));
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    fn place(&mut self, number: u32) -> Place<'_, 'a> {
+        match number {
+            number::VERSION => Place::Number(&mut self.version),
+            number::USER_ID => Place::Bytes(&mut self.user_id),
+            number::EVENT_ID => Place::Bytes(&mut self.event_id),
+            number::REQUEST_TYPE => Place::Number(&mut self.request_type),
+            number::MODEL => Place::Bytes(&mut self.model),
+            number::PROMPT_TOKENS => Place::Number(&mut self.prompt_tokens),
+            number::COMPLETION_TOKENS => Place::Number(&mut self.completion_tokens),
+            number::OCCURRED_AT => Place::Number(&mut self.occurred_at),
+            number::RECEIVED_AT => Place::Number(&mut self.received_at),
+            number::ADMITTED_AT => Place::Number(&mut self.admitted_at),
+            number::ID_DIGEST => Place::Bytes(&mut self.id_digest),
+            number::CONTENT_DIGEST => Place::Bytes(&mut self.content_digest),
+            number::PLAN => Place::Bytes(&mut self.plan),
+            number::ID_ORIGIN => Place::Number(&mut self.id_origin),
+            number::OCCURRED_AT_GIVEN => Place::Number(&mut self.occurred_at_given),
+            number::CACHED_TOKENS => Place::Number(&mut self.cached_tokens),
+            number::REASONING_TOKENS => Place::Number(&mut self.reasoning_tokens),
+            number::FLAGS => Place::Number(&mut self.flags),
+            number::OVER_HOLD => Place::Number(&mut self.over_hold),
+            number::RESERVATION_ID => Place::Optional(&mut self.reservation_id),
+            number::METADATA => Place::Optional(&mut self.metadata),
+            _ => Place::Unknown,
+        }
+    }
+
+    pub(super) fn into_event(self) -> Result<AdmittedEvent, Undecodable> {
+        if self.version != VERSION {
+            return Err(Undecodable(format!("version {} is not known", self.version)));
+        }
+        let event = UsageEvent {
+            user_id: UserId::from_bytes(array("user_id", self.user_id)?),
+            event_id: EventId::new(text("event_id", self.event_id)?)
+                .map_err(|error| wrong("event_id", error))?,
+            id_origin: match self.id_origin {
+                0 => IdOrigin::Client,
+                1 => IdOrigin::Server,
+                other => return Err(wrong("id_origin", other)),
+            },
+            request_type: request_type(self.request_type)?,
+            model: ModelName::new(text("model", self.model)?),
+            tokens: TokenCounts {
+                prompt: count("prompt_tokens", self.prompt_tokens)?,
+                completion: count("completion_tokens", self.completion_tokens)?,
+                cached: count("cached_tokens", self.cached_tokens)?,
+                reasoning: count("reasoning_tokens", self.reasoning_tokens)?,
+            },
+            occurred_at: time("occurred_at", self.occurred_at)?,
+            occurred_at_given: self.occurred_at_given != 0,
+            received_at: time("received_at", self.received_at)?,
+            reservation_id: match self.reservation_id {
+                Some(id) => Some(
+                    ReservationId::new(text("reservation_id", id)?)
+                        .map_err(|error| wrong("reservation_id", error))?,
+                ),
+                None => None,
+            },
+            metadata: match self.metadata {
+                Some(metadata) => Some(Metadata::from_stored(text("metadata", metadata)?)),
+                None => None,
+            },
+        };
+        Ok(AdmittedEvent {
+            event,
+            id_digest: IdDigest(array("id_digest", self.id_digest)?),
+            content_digest: ContentDigest(array("content_digest", self.content_digest)?),
+            plan: PlanName::new(text("plan", self.plan)?),
+            admitted_at: time("admitted_at", self.admitted_at)?,
+            flags: u8::try_from(self.flags)
+                .map(Flags::from_bits)
+                .map_err(|_| wrong("flags", self.flags))?,
+            over_hold: self.over_hold,
+        })
+    }
+}
+
+/// Where the value of a field goes.
+enum Place<'f, 'a> {
+    Number(&'f mut u64),
+    Bytes(&'f mut &'a [u8]),
+    Optional(&'f mut Option<&'a [u8]>),
+    Unknown,
+}
+
+/// Takes bytes after their length off `value`.
+pub(super) fn length_delimited<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Undecodable> {
+    let length = decode_varint(value).map_err(damaged)?;
+    let split = usize::try_from(length).ok().and_then(|length| value.split_at_checked(length));
+    let Some((bytes, rest)) = split else {
+        let left = value.len();
+        return Err(Undecodable(format!("a length of {length} bytes where {left} are left")));
+    };
+    *value = rest;
+    Ok(bytes)
+}
+
+fn damaged(error: prost::DecodeError) -> Undecodable {
+    Undecodable(error.to_string())
+}
+
+fn wrong(field: &str, what: impl std::fmt::Display) -> Undecodable {
+    Undecodable(format!("{field}: {what}"))
+}
+
+fn array<const N: usize>(field: &str, bytes: &[u8]) -> Result<[u8; N], Undecodable> {
+    bytes.try_into().map_err(|_| wrong(field, format_args!("{} bytes, not {N}", bytes.len())))
+}
+
+fn text<'a>(field: &str, bytes: &'a [u8]) -> Result<&'a str, Undecodable> {
+    std::str::from_utf8(bytes).map_err(|error| wrong(field, error))
+}
+
+fn count(field: &str, number: u64) -> Result<u32, Undecodable> {
+    u32::try_from(number).map_err(|_| wrong(field, number))
+}
+
+fn time(field: &str, number: u64) -> Result<Timestamp, Undecodable> {
+    let millis = number.cast_signed();
+    let time = Timestamp::from_millis(millis);
+    if time.as_millis() == millis { Ok(time) } else { Err(wrong(field, millis)) }
+}
+
+/// On the wire 0 means "not said", so the numbers are one above those of the domain.
+fn request_type(number: u64) -> Result<RequestType, Undecodable> {
+    number
+        .checked_sub(1)
+        .and_then(RequestType::from_index)
+        .ok_or_else(|| wrong("request_type", number))
+}
