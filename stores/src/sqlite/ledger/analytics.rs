@@ -1,0 +1,261 @@
+//! Everybody's usage, from the summaries.
+//!
+//! Questions without users are answered from the hourly summary, others from the daily one. Whole
+//! hours (days) inside the span come from the summary, the parts at its edges from the events.
+
+use std::collections::{BTreeMap, HashMap};
+
+use metering::accounts::UserId;
+use metering::quota::PlanName;
+use metering::time::{Period, Timestamp};
+use metering::usage::{
+    Analytics, AnalyticsQuery, Dimension, Granularity, ModelName, RequestType, SeriesRow,
+    UsageTotals, UserTotal,
+};
+use rusqlite::{Connection, Error, OptionalExtension as _, Row, named_params};
+
+use super::row::{count, name_number, request_type, type_number, user_id};
+
+const HOUR_MILLIS: i64 = 3_600_000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+
+/// See `UsageReports::analytics`. `open` must be in a transaction.
+pub(super) fn analytics(open: &Connection, query: &AnalyticsQuery) -> rusqlite::Result<Analytics> {
+    let span = Span { from: query.from.as_millis(), to: query.to.as_millis() };
+    let filters = Filters::new(open, query)?;
+    let buckets = Grouping::of(&query.group_by, Some(query.granularity));
+    let series = sums(open, span, &filters, &buckets)?;
+    let mut totals = UsageTotals::default();
+    for sum in series.values() {
+        add(&mut totals, *sum)?;
+    }
+    let before = Span { from: span.from.saturating_sub(span.millis()), to: span.from };
+    let previous = sums(open, before, &filters, &Grouping::of(&[], None))?;
+    let top_users = top_users(open, span, &filters, query.top)?;
+    Ok(Analytics {
+        totals,
+        previous: previous.into_values().next().unwrap_or_default(),
+        series: named(open, series)?,
+        top_users,
+    })
+}
+
+/// `[from, to)`, in milliseconds.
+#[derive(Clone, Copy)]
+struct Span {
+    from: i64,
+    to: i64,
+}
+
+impl Span {
+    fn millis(self) -> i64 {
+        self.to.saturating_sub(self.from).max(0)
+    }
+
+    /// The whole units inside, and what is left before and after them.
+    fn cut(self, unit: i64) -> (Span, [Span; 2]) {
+        let first = self.from.div_euclid(unit) + i64::from(self.from.rem_euclid(unit) != 0);
+        let end = self.to.div_euclid(unit);
+        if first >= end {
+            let nothing = Span { from: self.to, to: self.to };
+            return (Span { from: first, to: first }, [self, nothing]);
+        }
+        let before = Span { from: self.from, to: first * unit };
+        let after = Span { from: end * unit, to: self.to };
+        (Span { from: first, to: end }, [before, after])
+    }
+}
+
+/// Numbers to compare rows with; `None` lets all through.
+struct Filters {
+    request_type: Option<u8>,
+    model: Option<i64>,
+    plan: Option<i64>,
+    user: Option<i64>,
+}
+
+impl Filters {
+    fn new(open: &Connection, query: &AnalyticsQuery) -> rusqlite::Result<Self> {
+        let number = |name: &str| name_number(open, name);
+        Ok(Self {
+            request_type: query.request_type.map(type_number),
+            model: query.model.as_ref().map(|model| number(model.as_str())).transpose()?,
+            plan: query.plan.as_ref().map(|plan| number(plan.as_str())).transpose()?,
+            user: query.user_id.map(|user| user_number(open, user)).transpose()?,
+        })
+    }
+}
+
+/// The number of a user; one that no row has when nothing of theirs was ever counted.
+fn user_number(open: &Connection, user: UserId) -> rusqlite::Result<i64> {
+    let mut select = open.prepare_cached("SELECT number FROM users WHERE id = ?")?;
+    Ok(select.query_row([user.as_bytes()], |row| row.get(0)).optional()?.unwrap_or(-1))
+}
+
+#[derive(Clone, Copy, Default)]
+struct Grouping {
+    request_type: bool,
+    model: bool,
+    plan: bool,
+    user: bool,
+    /// `None`: one bucket for the whole span.
+    granularity: Option<Granularity>,
+}
+
+impl Grouping {
+    fn of(dimensions: &[Dimension], granularity: Option<Granularity>) -> Self {
+        let by = |dimension| dimensions.contains(&dimension);
+        Self {
+            request_type: by(Dimension::RequestType),
+            model: by(Dimension::Model),
+            plan: by(Dimension::Plan),
+            user: by(Dimension::User),
+            granularity,
+        }
+    }
+
+    /// The bucket of an instant.
+    fn bucket(&self, instant: i64) -> Timestamp {
+        let instant = Timestamp::from_millis(instant);
+        match self.granularity {
+            None => Timestamp::MIN,
+            Some(Granularity::Hour) => instant.hour().start(),
+            Some(Granularity::Day) => instant.day().start(),
+            Some(Granularity::Month) => Period::of(instant).start(),
+        }
+    }
+
+    /// The stretch, in milliseconds, that SQL groups by: months are made of days afterwards.
+    fn width(&self) -> i64 {
+        match self.granularity {
+            None => i64::MAX,
+            Some(Granularity::Hour) => HOUR_MILLIS,
+            Some(Granularity::Day | Granularity::Month) => DAY_MILLIS,
+        }
+    }
+}
+
+/// Start, model, request type, plan, user: the order of the answer, but for names as numbers.
+type Key = (Timestamp, Option<i64>, Option<RequestType>, Option<i64>, Option<i64>);
+type Sums = BTreeMap<Key, UsageTotals>;
+
+fn sums(open: &Connection, span: Span, filters: &Filters, by: &Grouping) -> rusqlite::Result<Sums> {
+    let of_users = by.user || filters.user.is_some();
+    let (unit, select) = match filters.user {
+        Some(_) => (DAY_MILLIS, include_str!("sql/analytics_daily_of_user.sql")),
+        None if of_users => (DAY_MILLIS, include_str!("sql/analytics_daily.sql")),
+        None => (HOUR_MILLIS, include_str!("sql/analytics_hourly.sql")),
+    };
+    let (whole, edges) = span.cut(unit);
+    let mut sums = Sums::new();
+    add_rows(open, (select, unit), whole, (filters, by), &mut sums)?;
+    for edge in edges.into_iter().filter(|edge| edge.from < edge.to) {
+        let select = include_str!("sql/analytics_events.sql");
+        add_rows(open, (select, 1), edge, (filters, by), &mut sums)?;
+    }
+    Ok(sums)
+}
+
+/// Adds what `select` answers over `span`, whose bounds count units of `unit` milliseconds.
+fn add_rows(
+    open: &Connection,
+    (select, unit): (&str, i64),
+    span: Span,
+    (filters, by): (&Filters, &Grouping),
+    sums: &mut Sums,
+) -> rusqlite::Result<()> {
+    let width = (by.width() / unit).max(1);
+    let mut select = open.prepare_cached(select)?;
+    let mut rows = select.query(named_params! {
+        ":first": span.from, ":end": span.to, ":width": width,
+        ":by_type": by.request_type, ":by_model": by.model,
+        ":by_plan": by.plan, ":by_user": by.user,
+        ":type": filters.request_type, ":model": filters.model,
+        ":plan": filters.plan, ":user": filters.user,
+    })?;
+    while let Some(row) = rows.next()? {
+        let bucket: i64 = row.get(0)?;
+        let start = by.bucket(bucket.saturating_mul(width).saturating_mul(unit));
+        let by_type = row.get::<_, Option<i64>>(1)?.map(|_| request_type(row, 1)).transpose()?;
+        let key = (start, row.get(2)?, by_type, row.get(3)?, row.get(4)?);
+        add(sums.entry(key).or_default(), read_totals(row)?)?;
+    }
+    Ok(())
+}
+
+fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
+    Ok(UsageTotals {
+        events: count(row, 5)?,
+        prompt_tokens: count(row, 6)?,
+        completion_tokens: count(row, 7)?,
+    })
+}
+
+fn add(into: &mut UsageTotals, more: UsageTotals) -> rusqlite::Result<()> {
+    let sum = |a: u64, b: u64| a.checked_add(b).ok_or(Error::IntegralValueOutOfRange(0, i64::MAX));
+    into.events = sum(into.events, more.events)?;
+    into.prompt_tokens = sum(into.prompt_tokens, more.prompt_tokens)?;
+    into.completion_tokens = sum(into.completion_tokens, more.completion_tokens)?;
+    Ok(())
+}
+
+/// Ties go to the user who was counted first.
+fn top_users(
+    open: &Connection,
+    span: Span,
+    filters: &Filters,
+    top: usize,
+) -> rusqlite::Result<Vec<UserTotal>> {
+    if top == 0 {
+        return Ok(Vec::new());
+    }
+    let by_user = Grouping { user: true, ..Grouping::default() };
+    let mut users: Vec<_> = sums(open, span, filters, &by_user)?
+        .into_iter()
+        .filter_map(|((_, _, _, _, user), sum)| Some((sum.total_tokens(), user?)))
+        .collect();
+    users.sort_unstable_by_key(|(tokens, user)| (std::cmp::Reverse(*tokens), *user));
+    users.truncate(top);
+    let named = users
+        .into_iter()
+        .map(|(total_tokens, user)| Ok(UserTotal { user_id: user_of(open, user)?, total_tokens }));
+    named.collect()
+}
+
+fn user_of(open: &Connection, number: i64) -> rusqlite::Result<UserId> {
+    open.prepare_cached("SELECT id FROM users WHERE number = ?")?
+        .query_row([number], |row| user_id(row, 0))
+}
+
+/// The rows with names instead of numbers, in the order of the answer.
+fn named(open: &Connection, sums: Sums) -> rusqlite::Result<Vec<SeriesRow>> {
+    let mut names: HashMap<i64, Box<str>> = HashMap::new();
+    let mut name = |number: i64| -> rusqlite::Result<Box<str>> {
+        if let Some(name) = names.get(&number) {
+            return Ok(name.clone());
+        }
+        let found: Box<str> = open
+            .prepare_cached("SELECT name FROM names WHERE number = ?")?
+            .query_row([number], |row| row.get(0))?;
+        names.insert(number, found.clone());
+        Ok(found)
+    };
+    let mut rows = Vec::with_capacity(sums.len());
+    for ((start, model, request_type, plan, user), totals) in sums {
+        rows.push(SeriesRow {
+            start,
+            model: model.map(&mut name).transpose()?.map(|name| ModelName::new(&name)),
+            request_type,
+            plan: plan.map(&mut name).transpose()?.map(|name| PlanName::new(&name)),
+            user_id: user.map(|user| user_of(open, user)).transpose()?,
+            totals,
+        });
+    }
+    rows.sort_by(|a, b| {
+        let key = |row: &SeriesRow| {
+            (row.start, row.model.clone(), row.request_type, row.plan.clone(), row.user_id)
+        };
+        key(a).cmp(&key(b))
+    });
+    Ok(rows)
+}

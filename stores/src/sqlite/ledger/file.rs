@@ -1,0 +1,164 @@
+//! The ledger's file: what can be read and repaired beside the process that counts.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metering::Unavailable;
+use metering::accounts::UserId;
+use metering::time::{Period, Timestamp};
+use metering::usage::{
+    Analytics, AnalyticsQuery, Books, DeadLetters, Difference, HistoryQuery, HistoryRow,
+    ListedDeadLetter, MonthlyUsage, Offset, Partition, PartitionBook, RawBook, UsageReports,
+};
+use rusqlite::Connection;
+
+use super::readers::Readers;
+use super::row::unavailable;
+use super::writer::Writer;
+use super::{analytics, books, dead_letters, history, monthly};
+use crate::sqlite::database::{Database, Durability, OpenError};
+
+const DATABASE: Database = Database {
+    migrations: &[include_str!("../../../../migrations/sqlite/ledger/0001_ledger.sql")],
+    durability: Durability::Rebuildable,
+    busy_timeout: Duration::from_secs(5),
+};
+
+/// Reports, dead letters and books of one `ledger.db`. Cheap to clone; any process may have it open
+/// while another one counts.
+#[derive(Clone)]
+pub struct LedgerFile {
+    pub(super) readers: Readers,
+    writer: Arc<Mutex<Writer>>,
+}
+
+impl LedgerFile {
+    /// Opens `ledger.db` in `directory`; makes it when it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file was written by a newer program or cannot be used.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join("ledger.db");
+        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let writer = Writer::new(DATABASE.open(&path)?).map_err(sqlite)?;
+        let readers = Readers::new(DATABASE, &path);
+        Ok(Self { readers, writer: Arc::new(Mutex::new(writer)) })
+    }
+
+    /// The writing connection. Waits while another thread commits: not for async workers.
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let file = self.clone();
+        let writing = tokio::task::spawn_blocking(move || work(&mut file.writer().connection));
+        writing.await.map_err(unavailable)?.map_err(unavailable)
+    }
+}
+
+#[async_trait]
+impl UsageReports for LedgerFile {
+    async fn monthly(&self, user: UserId, period: Period) -> Result<MonthlyUsage, Unavailable> {
+        self.readers.read(move |open| monthly::monthly(open, user, period)).await
+    }
+
+    async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Unavailable> {
+        let query = query.clone();
+        self.readers.read(move |open| history::history(open, &query)).await
+    }
+
+    async fn analytics(&self, query: &AnalyticsQuery) -> Result<Analytics, Unavailable> {
+        let query = query.clone();
+        self.readers.read(move |open| analytics::analytics(open, &query)).await
+    }
+
+    async fn erase_metadata(&self, user: UserId) -> Result<(), Unavailable> {
+        // In steps, so that commits go on in between.
+        let mut below = None;
+        loop {
+            let erased = self.write(move |open| history::erase_some(open, user, below)).await?;
+            below = erased;
+            if below.is_none() {
+                break;
+            }
+        }
+        self.write(move |open| dead_letters::erase_metadata(open, user)).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for LedgerFile {
+    async fn list(&self) -> Result<Vec<ListedDeadLetter>, Unavailable> {
+        self.readers.read(dead_letters::list).await
+    }
+
+    async fn replayed(
+        &self,
+        partition: Partition,
+        offset: Offset,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        self.write(move |open| dead_letters::replayed(&*open, partition, offset, now)).await
+    }
+}
+
+#[async_trait]
+impl Books for LedgerFile {
+    async fn partitions(&self) -> Result<Vec<PartitionBook>, Unavailable> {
+        self.readers.read(books::partitions).await
+    }
+
+    async fn raw(&self) -> Result<RawBook, Unavailable> {
+        self.readers.read(books::raw).await
+    }
+
+    async fn summaries(&self) -> Result<(u64, Vec<Difference>), Unavailable> {
+        self.readers.read(books::summaries).await
+    }
+
+    async fn statistics(&self) -> Result<(u64, Vec<Difference>), Unavailable> {
+        self.readers.read(books::statistics).await
+    }
+
+    async fn repair(&self) -> Result<(), Unavailable> {
+        self.write(books::repair).await
+    }
+}
+
+/// The same through the process that counts.
+macro_rules! delegate {
+    ($port:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* }) => {
+        #[async_trait]
+        impl $port for super::SqliteLedger {
+            $(async fn $name(&self, $($argument: $type),*) -> Result<$answer, Unavailable> {
+                self.file().$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+delegate!(UsageReports {
+    fn monthly(user: UserId, period: Period) -> MonthlyUsage;
+    fn history(query: &HistoryQuery) -> Vec<HistoryRow>;
+    fn analytics(query: &AnalyticsQuery) -> Analytics;
+    fn erase_metadata(user: UserId) -> ();
+});
+
+delegate!(DeadLetters {
+    fn list() -> Vec<ListedDeadLetter>;
+    fn replayed(partition: Partition, offset: Offset, now: Timestamp) -> ();
+});
+
+delegate!(Books {
+    fn partitions() -> Vec<PartitionBook>;
+    fn raw() -> RawBook;
+    fn summaries() -> (u64, Vec<Difference>);
+    fn statistics() -> (u64, Vec<Difference>);
+    fn repair() -> ();
+});

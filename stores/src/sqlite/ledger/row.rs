@@ -1,0 +1,62 @@
+//! How values stand in rows, and how SQLite's errors leave the store.
+
+use metering::Unavailable;
+use metering::accounts::UserId;
+use metering::usage::RequestType;
+use rusqlite::types::FromSql;
+use rusqlite::{Error, OptionalExtension as _, Row};
+
+/// The label of this store in errors and metrics.
+pub(super) const STORE: &str = "ledger";
+
+/// Whatever SQLite says (locked, no space, damaged), the caller can only ask again.
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Unavailable {
+    Unavailable::new(STORE, error)
+}
+
+/// A count as SQLite keeps it; an error when it does not fit.
+pub(super) fn stored(count: u64) -> rusqlite::Result<i64> {
+    i64::try_from(count).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// A column that is never negative.
+pub(super) fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| Error::IntegralValueOutOfRange(column, value))
+}
+
+/// A column of exactly `N` bytes.
+pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; N]> {
+    let value = row.get_ref(column)?;
+    <[u8; N]>::column_result(value)
+        .map_err(|error| Error::FromSqlConversionFailure(column, value.data_type(), error.into()))
+}
+
+/// A column with a user's id.
+pub(super) fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
+    bytes(row, column).map(UserId::from_bytes)
+}
+
+/// The number of a request type in every table.
+pub(super) const fn type_number(request_type: RequestType) -> u8 {
+    match request_type {
+        RequestType::Chat => 0,
+        RequestType::Plagiarism => 1,
+        RequestType::PromptGeneration => 2,
+    }
+}
+
+/// A column with the number of a request type.
+pub(super) fn request_type(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestType> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number)
+        .ok()
+        .and_then(RequestType::from_index)
+        .ok_or(Error::IntegralValueOutOfRange(column, number))
+}
+
+/// The number of a model's or plan's name; one that no row has when the name was never met.
+pub(super) fn name_number(open: &rusqlite::Connection, name: &str) -> rusqlite::Result<i64> {
+    let mut select = open.prepare_cached("SELECT number FROM names WHERE name = ?")?;
+    Ok(select.query_row([name], |row| row.get(0)).optional()?.unwrap_or(-1))
+}

@@ -1,0 +1,8 @@
+INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+  events = events + excluded.events,
+  prompt = prompt + excluded.prompt,
+  completion = completion + excluded.completion,
+  cached = cached + excluded.cached,
+  reasoning = reasoning + excluded.reasoning,
+  version = excluded.version
