@@ -1,7 +1,7 @@
 //! Metrics of the HTTP edge and of the process.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -105,9 +105,11 @@ pub(crate) struct RouteMetrics {
 }
 
 struct Handles {
+    route: String,
     seconds: Histogram,
-    /// By method, then by class of status.
-    requests: Vec<[Counter; CLASSES.len()]>,
+    /// By method, then by class of status; made at the first use, because a counter that exists is
+    /// shown, and most of these never count anything.
+    requests: [[OnceLock<Counter>; CLASSES.len()]; METHODS.len()],
 }
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
@@ -138,16 +140,7 @@ impl Handles {
         let route = route.to_owned();
         let seconds =
             metrics::histogram!("tokenmeter_http_request_seconds", "route" => route.clone());
-        // A counter appears in the output only once it is used, so none is made in vain.
-        let requests = METHODS.map(|method| {
-            CLASSES.map(|class| {
-                metrics::counter!(
-                    "tokenmeter_http_requests_total",
-                    "route" => route.clone(), "method" => method, "status" => class
-                )
-            })
-        });
-        Self { seconds, requests: requests.into() }
+        Self { route, seconds, requests: Default::default() }
     }
 
     fn record(&self, method: &Method, status: StatusCode, elapsed: Duration) {
@@ -155,8 +148,13 @@ impl Handles {
         let method = METHODS.iter().position(|name| *name == method.as_str());
         let method = method.unwrap_or(METHODS.len() - 1);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
-        if let Some(counter) = self.requests.get(method).and_then(|classes| classes.get(class)) {
-            counter.increment(1);
-        }
+        let counter = self.requests[method][class].get_or_init(|| {
+            metrics::counter!(
+                "tokenmeter_http_requests_total",
+                "route" => self.route.clone(), "method" => METHODS[method],
+                "status" => CLASSES[class]
+            )
+        });
+        counter.increment(1);
     }
 }
