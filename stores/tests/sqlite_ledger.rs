@@ -12,11 +12,15 @@ mod rules;
 
 #[macro_use]
 mod contract {
+    #[macro_use]
+    pub(crate) mod books;
     pub(crate) mod counting;
     #[macro_use]
     pub(crate) mod ledger_lookup;
     #[macro_use]
     pub(crate) mod usage_ledger;
+    #[macro_use]
+    pub(crate) mod usage_reports;
 }
 
 use std::path::Path;
@@ -64,3 +68,5 @@ impl Subject for Ledger {
 
 usage_ledger_contract!(super::fresh());
 ledger_lookup_contract!(super::fresh());
+usage_reports_contract!(super::fresh());
+books_contract!(super::fresh());
