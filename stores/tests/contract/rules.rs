@@ -1,6 +1,6 @@
 //! Turns a list of rules into tests: each runs on a fresh store of its own.
 
-/// `rules!(suite, make, [rule, …])`: a module `suite_rules` with one test for each rule of
+/// `rules!(suite, module, make, [rule, …])`: a `module` with one test for each rule of
 /// `contract::suite`; `make` answers what has the adapter in its field `store`.
 macro_rules! rules {
     ($suite:ident, $module:ident, $make:expr, [$($rule:ident),+ $(,)?]) => {
