@@ -72,7 +72,9 @@ pub struct UserPage {
 /// Who there is.
 #[async_trait]
 pub trait Accounts: Send + Sync {
-    /// Makes a user and their subscription, both or neither; announces the new terms.
+    /// Makes a user and their subscription, both or neither; announces the new terms. When both the
+    /// external id and the address are taken, `ExternalIdTaken` is told: a service that repeats its
+    /// request gets the user it made.
     async fn create(&self, user: NewUser) -> Result<User, CreateError>;
 
     /// The user of that id; `None` also once erased.
@@ -93,8 +95,8 @@ pub trait Accounts: Send + Sync {
     /// A page of users, erased ones left out.
     async fn list(&self, query: &UserQuery) -> Result<UserPage, Unavailable>;
 
-    /// Changes role or lock (`None` leaves as it is); announces it; locking ends their sessions.
-    /// `None`: no such user.
+    /// Changes role or lock (`None` leaves as it is); announces it; locking ends their sessions. What
+    /// changes nothing is not announced. `None`: no such user.
     async fn update(
         &self,
         id: UserId,
@@ -114,7 +116,9 @@ pub trait Subscriptions: Send + Sync {
     /// In the order asked; `None` for who does not exist or was erased.
     async fn of_users(&self, users: &[UserId]) -> Result<Vec<Option<Subscription>>, Unavailable>;
 
-    /// Changes a subscription and announces it. `None`: no such user.
+    /// Changes a subscription and announces it. A plan that is in force without an end and named
+    /// again goes on as it is; what changes nothing has no new version and is not announced. `None`:
+    /// no such user.
     async fn change(
         &self,
         user: UserId,
@@ -173,7 +177,7 @@ pub enum Rotation {
 /// login.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Begins a family.
+    /// Begins a family. For who is locked or erased by now the token is never valid.
     async fn begin(
         &self,
         user: UserId,
