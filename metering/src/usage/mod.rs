@@ -12,8 +12,8 @@ pub use event::{
     RequestType, ReservationId, TokenCounts, UsageEvent,
 };
 pub use fold::{
-    Breakdown, CountedEvent, DeadLetter, DeadLetterReason, Flush, Settled, SummaryKey, Sums,
-    Tallies, fold,
+    Breakdown, CountedEvent, DeadLetter, DeadLetterReason, Flush, Settled, SumOverflow, SummaryKey,
+    Sums, Tallies, fold,
 };
 pub use intake::{
     EVENT_ID_BYTES_MAX, EventInput, FieldError, METADATA_BYTES_MAX, Rejection, TOKENS_MAX,

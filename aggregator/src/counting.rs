@@ -1,0 +1,360 @@
+//! Counting one partition: read, look up, fold, commit, sync.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metering::Unavailable;
+use metering::accounts::UserId;
+use metering::quota::{Synced, UserTotals};
+use metering::time::{Period, Timestamp};
+use metering::usage::{
+    CommitError, Committed, Cursor, Flush, LogRecord, Offset, OffsetRange, Partition, Payload,
+    Settled, Tallies, fold,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::run::{Aggregator, Stopped};
+
+/// Records of one flush. Larger ones take memory (some MiB) and make what was just tracked visible
+/// later; smaller ones pay for a commit more often.
+const FLUSH_RECORDS_MAX: usize = 10_000;
+
+/// From the start of one flush to that of the next, unless a whole one waits: a flush of few
+/// records costs almost as much as one of many. An event after a quiet moment does not wait.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
+const IDLE_SYNC: Duration = Duration::from_secs(1);
+
+/// The state of one partition's task.
+pub(crate) struct Counting {
+    aggregator: Aggregator,
+    partition: Partition,
+    stopping: watch::Receiver<bool>,
+    backoff: Backoff,
+    /// Everything below is counted, as the ledger last said.
+    cursor: Cursor,
+    /// Whether the quota counter serves; before that it need not be told anything.
+    serving: bool,
+    flushed_at: Option<Instant>,
+    /// Records that were read while the flush before them was committed.
+    ahead: Vec<LogRecord>,
+}
+
+/// What the counter is told once a flush is known to be committed.
+struct Pending {
+    range: OffsetRange,
+    tallies: Tallies,
+    settled: Vec<Settled>,
+    users: Vec<(UserId, Period)>,
+}
+
+impl Pending {
+    fn of(flush: &Flush) -> Self {
+        Self {
+            range: flush.range,
+            tallies: flush.tallies,
+            settled: flush.settled.clone(),
+            users: flush.statistics.keys().copied().collect(),
+        }
+    }
+}
+
+impl Counting {
+    pub(crate) fn new(
+        aggregator: Aggregator,
+        partition: Partition,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let cursor = Cursor { partition, position: Offset::default(), log_time: Timestamp::MIN };
+        let backoff = Backoff::new(stopping.clone());
+        let (serving, flushed_at, ahead) = (false, None, Vec::new());
+        Self { aggregator, partition, stopping, backoff, cursor, serving, flushed_at, ahead }
+    }
+
+    /// Until shutdown, or until a person must look.
+    pub(crate) async fn run(mut self) -> Result<(), Stopped> {
+        let counted = self.count_all().await;
+        if let Err(stopped) = &counted {
+            tracing::error!(partition = %self.partition, error = %stopped, "counting has stopped");
+            self.aggregator.progress.stopped(self.partition, stopped);
+        }
+        counted
+    }
+
+    async fn count_all(&mut self) -> Result<(), Stopped> {
+        if !self.start().await? {
+            return Ok(());
+        }
+        loop {
+            let stopping = self.is_stopping();
+            match self.next_records().await {
+                Err(error) if stopping => {
+                    tracing::warn!(%error, "stopped before the log was drained");
+                    return Ok(());
+                }
+                Err(error) => self.backoff.pause("read", &error).await,
+                Ok(records) if !records.is_empty() => self.count(records).await?,
+                Ok(_) if stopping => return Ok(()),
+                Ok(_) if self.serving => self.sync(Vec::new(), Vec::new()).await,
+                Ok(_) => self.serve().await,
+            }
+        }
+    }
+
+    /// Takes over from whoever counted before; `false` when told to stop meanwhile.
+    async fn start(&mut self) -> Result<bool, Stopped> {
+        loop {
+            let taken = self.take_over().await;
+            match taken {
+                Ok((cursor, end)) if cursor.position > end => {
+                    let (partition, cursor) = (self.partition, cursor.position);
+                    return Err(Stopped::AnotherLog { partition, end, cursor });
+                }
+                Ok((cursor, end)) => {
+                    let waiting = end.number().saturating_sub(cursor.position.number());
+                    tracing::info!(partition = %self.partition, cursor = %cursor.position, waiting,
+                        "counting begins");
+                    self.backoff.reset();
+                    self.advance(cursor);
+                    return Ok(true);
+                }
+                Err(_) if self.is_stopping() => return Ok(false),
+                Err(error) => self.backoff.pause("take over", &error).await,
+            }
+        }
+    }
+
+    async fn take_over(&self) -> Result<(Cursor, Offset), Unavailable> {
+        let cursor = self.aggregator.ledger.take_over(self.partition).await?;
+        let end = self.aggregator.source.end(self.partition).await?;
+        Ok((cursor, end))
+    }
+
+    /// Everything in the log is counted: admissions may begin.
+    async fn serve(&mut self) {
+        let opened = async {
+            let watermark = self.aggregator.source.watermark(self.partition).await?;
+            let position = self.cursor.position;
+            self.aggregator.counter.open(self.partition, position, watermark).await
+        };
+        match opened.await {
+            Ok(()) => {
+                self.backoff.reset();
+                self.serving = true;
+                self.aggregator.progress.serves(self.partition);
+                tracing::info!(partition = %self.partition, cursor = %self.cursor.position,
+                    "everything in the log is counted: admissions begin");
+            }
+            Err(error) => self.backoff.pause("open", &error).await,
+        }
+    }
+
+    /// The next records to count; none after a moment without any, or when told to stop.
+    async fn next_records(&mut self) -> Result<Vec<LogRecord>, Unavailable> {
+        let ahead = std::mem::take(&mut self.ahead);
+        if !ahead.is_empty() {
+            return Ok(ahead);
+        }
+        let at_once = !self.serving || self.is_stopping();
+        let patience = if at_once { Duration::ZERO } else { IDLE_SYNC };
+        let mut stopping = self.stopping.clone();
+        let mut records = tokio::select! {
+            records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
+            _ = stopping.wait_for(|stopping| *stopping), if !at_once => return Ok(Vec::new()),
+        };
+        let next_flush = self.flushed_at.map(|flushed_at| flushed_at + FLUSH_INTERVAL);
+        let few = !records.is_empty() && records.len() < FLUSH_RECORDS_MAX;
+        if let Some(next_flush) = next_flush.filter(|_| few && !at_once) {
+            let stop = stopping.wait_for(|stopping| *stopping);
+            // Whichever comes first.
+            drop(tokio::time::timeout_at(next_flush, stop).await);
+            let more = FLUSH_RECORDS_MAX - records.len();
+            let next = records.last().map_or(self.cursor.position, |last| last.offset.plus(1));
+            // What is there can be counted, whatever became of the rest.
+            records.extend(self.read(next, more, Duration::ZERO).await.unwrap_or_default());
+        }
+        Ok(records)
+    }
+
+    async fn read(
+        &self,
+        from: Offset,
+        records_max: usize,
+        patience: Duration,
+    ) -> Result<Vec<LogRecord>, Unavailable> {
+        self.aggregator.source.read(self.partition, from, records_max, patience).await
+    }
+
+    /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them.
+    async fn count(&mut self, records: Vec<LogRecord>) -> Result<(), Stopped> {
+        let started = Instant::now();
+        self.flushed_at = Some(started);
+        let whole = records.len() >= FLUSH_RECORDS_MAX;
+        let flush = match self.fold(records).await? {
+            Ok(flush) => flush,
+            Err(error) => {
+                self.backoff.pause("look up", &error).await;
+                return Ok(());
+            }
+        };
+        let pending = Pending::of(&flush);
+        let ahead = async {
+            if !whole {
+                return Vec::new();
+            }
+            // A failure shows again when they are asked for in earnest.
+            let from = pending.range.end;
+            self.read(from, FLUSH_RECORDS_MAX, Duration::ZERO).await.unwrap_or_default()
+        };
+        let (committed, ahead) = tokio::join!(self.aggregator.ledger.commit(flush), ahead);
+        match committed {
+            Ok(committed) => {
+                self.ahead = ahead;
+                self.committed(committed, pending, started).await;
+                Ok(())
+            }
+            Err(CommitError::Lost { partition, expected, found }) => {
+                Err(Stopped::Lost { partition, expected, found })
+            }
+            Err(CommitError::Unavailable(error)) => {
+                self.backoff.pause("commit", &error).await;
+                self.resolve_doubt(pending, started).await
+            }
+        }
+    }
+
+    /// What the records add to the ledger; the inner error is that of the look-up.
+    async fn fold(&self, records: Vec<LogRecord>) -> Result<Result<Flush, Unavailable>, Stopped> {
+        let start = records.first().map_or(self.cursor.position, |first| first.offset);
+        let ids: Vec<_> = records
+            .iter()
+            .filter_map(|record| match &record.payload {
+                Payload::Event(admitted) => Some((admitted.event.user_id, admitted.id_digest)),
+                Payload::Undecodable { .. } => None,
+            })
+            .collect();
+        let found = match self.aggregator.lookup.known(&ids).await {
+            Ok(known) => known.found,
+            Err(error) => return Ok(Err(error)),
+        };
+        let known: HashMap<_, _> = ids
+            .into_iter()
+            .zip(found)
+            .filter_map(|((_, id), event)| {
+                // Below these records only: a redo must decide as the first try did.
+                event.filter(|event| event.offset < start).map(|event| (id, event.content))
+            })
+            .collect();
+        let partition = self.partition;
+        // Some milliseconds of arithmetic: not on a thread that answers requests.
+        let folding = tokio::task::spawn_blocking(move || fold(partition, records, &known));
+        match folding.await {
+            Ok(folded) => Ok(Ok(folded?)),
+            Err(_) => Err(Stopped::Panicked),
+        }
+    }
+
+    async fn committed(&mut self, committed: Committed, pending: Pending, started: Instant) {
+        let Pending { range, tallies, settled, .. } = pending;
+        self.backoff.reset();
+        self.advance(committed.cursor);
+        let records = u32::try_from(range.count()).map_or(f64::MAX, f64::from);
+        metrics::histogram!("tokenmeter_flush_records").record(records);
+        metrics::histogram!("tokenmeter_flush_seconds").record(started.elapsed());
+        for (outcome, count) in [
+            ("counted", tallies.counted),
+            ("duplicate", tallies.duplicates),
+            ("dead_letter", tallies.dead_letters),
+        ] {
+            metrics::counter!("tokenmeter_events_total", "outcome" => outcome).increment(count);
+        }
+        if tallies.dead_letters > 0 {
+            tracing::error!(count = tallies.dead_letters, start = %range.start, end = %range.end,
+                "records were set aside: see the dead letters");
+        }
+        self.sync(committed.totals, settled).await;
+    }
+
+    /// After a commit that may have happened: where the cursor stands tells whether it did.
+    async fn resolve_doubt(&mut self, pending: Pending, started: Instant) -> Result<(), Stopped> {
+        loop {
+            match self.settled_doubt(&pending).await {
+                Ok((cursor, totals)) if cursor.position == pending.range.end => {
+                    let committed = Committed { cursor, totals };
+                    self.committed(committed, pending, started).await;
+                    return Ok(());
+                }
+                // It did not: the records are read again.
+                Ok((cursor, _)) if cursor.position == pending.range.start => return Ok(()),
+                Ok((cursor, _)) => {
+                    let (partition, expected) = (self.partition, pending.range.start);
+                    return Err(Stopped::Lost { partition, expected, found: cursor.position });
+                }
+                // What was committed is told to nobody any more: the process ends.
+                Err(_) if self.is_stopping() => return Ok(()),
+                Err(error) => self.backoff.pause("take over", &error).await,
+            }
+        }
+    }
+
+    async fn settled_doubt(
+        &self,
+        pending: &Pending,
+    ) -> Result<(Cursor, Vec<UserTotals>), Unavailable> {
+        let cursor = self.aggregator.ledger.take_over(self.partition).await?;
+        if cursor.position != pending.range.end {
+            return Ok((cursor, Vec::new()));
+        }
+        let snapshot = self.aggregator.lookup.totals(&pending.users).await?;
+        let users = pending.users.iter().zip(snapshot.totals);
+        let totals = users
+            .map(|(&(user_id, period), totals)| UserTotals { user_id, period, totals })
+            .collect();
+        Ok((cursor, totals))
+    }
+
+    /// Tells the counter what is counted. Not lost when the counter fails: tried until it works, and
+    /// only then counting goes on. In vain only when the process ends, and the counter with it.
+    async fn sync(&mut self, totals: Vec<UserTotals>, settled: Vec<Settled>) {
+        if !self.serving {
+            return;
+        }
+        let watermark = self.watermark().await;
+        let (partition, cursor) = (self.partition, self.cursor.position);
+        let synced = Synced { partition, cursor, watermark, totals, settled };
+        while let Err(error) = self.aggregator.counter.sync(&synced).await {
+            if self.is_stopping() {
+                tracing::warn!(%error, "stopped before the counter was told what was counted");
+                return;
+            }
+            self.backoff.pause("sync", &error).await;
+        }
+        self.backoff.reset();
+    }
+
+    /// The source's watermark, when everything up to the log's end is counted; else what the cursor
+    /// tells: records to come have at least its log time.
+    async fn watermark(&self) -> Timestamp {
+        let source = &self.aggregator.source;
+        // In this order: what comes after this end was not yet there when the watermark was taken.
+        let watermark = source.watermark(self.partition).await;
+        let end = source.end(self.partition).await;
+        match (watermark, end) {
+            (Ok(watermark), Ok(end)) if end <= self.cursor.position => watermark,
+            _ => self.cursor.log_time,
+        }
+    }
+
+    fn advance(&mut self, cursor: Cursor) {
+        self.cursor = cursor;
+        let now = self.aggregator.clock.now();
+        self.aggregator.progress.advanced(self.partition, cursor.position, now);
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}

@@ -1,0 +1,111 @@
+//! The aggregator: one task for each partition, and the housekeeping beside them.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metering::quota::QuotaCounter;
+use metering::time::Clock;
+use metering::usage::{EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::counting::Counting;
+use crate::progress::Progress;
+
+/// What counting needs.
+#[derive(Clone)]
+pub struct Aggregator {
+    /// What is to be counted.
+    pub source: Arc<dyn EventSource>,
+    /// Where it is counted to.
+    pub ledger: Arc<dyn UsageLedger>,
+    /// What was counted before.
+    pub lookup: Arc<dyn LedgerLookup>,
+    /// Who is told.
+    pub counter: Arc<dyn QuotaCounter>,
+    /// For readiness and for the age of what may be trimmed; counting itself knows no clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where counting stands; shared with readiness.
+    pub progress: Arc<Progress>,
+    /// How long counted records stay in the log. A ledger that is not fsynced at each commit is
+    /// made again from them after a loss of power, so never shorter than some minutes.
+    pub log_retention: Duration,
+}
+
+/// A partition is counted no more, and a person must look. What came before is safe.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stopped {
+    /// The ledger has counted records that the log does not have.
+    #[error(
+        "the log of partition {partition} ends at {end}, but it is counted up to {cursor}: this is \
+         another log, or an older copy of it"
+    )]
+    AnotherLog {
+        /// Which partition.
+        partition: Partition,
+        /// Where the log ends.
+        end: Offset,
+        /// Where the ledger stands.
+        cursor: Offset,
+    },
+    /// The cursor moved, and not by this process.
+    #[error(
+        "partition {partition} stands at {found}, not at {expected}: another process counts it"
+    )]
+    Lost {
+        /// Which partition.
+        partition: Partition,
+        /// Where this process left it.
+        expected: Offset,
+        /// Where it stands.
+        found: Offset,
+    },
+    /// See [`SumOverflow`].
+    #[error(transparent)]
+    Overflow(#[from] SumOverflow),
+    /// A defect of this program; the log has the details.
+    #[error("the task that counted a partition panicked")]
+    Panicked,
+}
+
+impl Aggregator {
+    /// Counts until `shutdown`, then what is in the log by then, and returns.
+    ///
+    /// Stores that fail are asked again, for as long as it takes. Admissions begin (the counter is
+    /// opened) when everything in the log is counted.
+    ///
+    /// # Errors
+    /// [`Stopped`], once no partition is counted any more: the first reason. Readiness has failed
+    /// since then.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Stopped> {
+        let (stop, stopping) = watch::channel(false);
+        let mut partitions = JoinSet::new();
+        for partition in self.source.assigned() {
+            self.progress.starts(partition);
+            partitions.spawn(Counting::new(self.clone(), partition, stopping.clone()).run());
+        }
+        let mut shutdown = pin!(shutdown);
+        let mut housekeeping = pin!(self.keep_house());
+        let mut result = Ok(());
+        loop {
+            tokio::select! {
+                () = &mut shutdown, if !*stop.borrow() => drop(stop.send_replace(true)),
+                ended = partitions.join_next() => match ended {
+                    None => return result,
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(stopped))) => result = result.and(Err(stopped)),
+                    Some(Err(_)) => result = result.and(Err(self.panicked())),
+                },
+                never = &mut housekeeping => match never {},
+            }
+        }
+    }
+
+    fn panicked(&self) -> Stopped {
+        for partition in self.source.assigned() {
+            self.progress.stopped(partition, &Stopped::Panicked);
+        }
+        Stopped::Panicked
+    }
+}

@@ -1,0 +1,30 @@
+//! Metrics of counting and of the books.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Help texts and units of this crate's metrics.
+pub fn describe() {
+    describe_gauge!(
+        "tokenmeter_records_waiting",
+        "Records of the event log that are not counted yet"
+    );
+    describe_gauge!(
+        "tokenmeter_oldest_waiting_seconds",
+        Unit::Seconds,
+        "Age of the oldest record that is not counted yet; 0 when none waits"
+    );
+    describe_histogram!("tokenmeter_flush_records", "Records counted by one commit of the ledger");
+    describe_histogram!(
+        "tokenmeter_flush_seconds",
+        Unit::Seconds,
+        "Time that one flush took: look-up, fold and commit"
+    );
+    describe_counter!(
+        "tokenmeter_events_total",
+        "Records of the event log by what became of them: counted, duplicate, dead_letter"
+    );
+    describe_gauge!(
+        "tokenmeter_book_difference",
+        "Differences found in each book (R1 to R5); anything but 0 is a defect"
+    );
+}
