@@ -10,6 +10,7 @@ mod cursor;
 mod extract;
 mod routes;
 mod state;
+mod usage;
 
 pub use routes::{ROUTES, routes};
 pub use state::{Api, Payments};

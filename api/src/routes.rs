@@ -5,6 +5,7 @@ use axum::routing::{MethodFilter, on};
 
 use crate::accounts::{admin, me, session};
 use crate::state::Api;
+use crate::usage;
 
 /// One table makes both the router and the list that tests and documents go through.
 macro_rules! table {
@@ -40,4 +41,9 @@ table! {
     GET "/api/users/{id}/subscription" => admin::subscription,
     PUT "/api/users/{id}/subscription" => admin::change_subscription,
     GET "/api/users/{id}/usage" => admin::usage,
+    GET "/api/users/{id}/tokens" => usage::tokens_of_user,
+    GET "/api/users/{id}/tokens/history" => usage::history_of_user,
+    GET "/api/tokens/me" => usage::tokens_of_me,
+    GET "/api/tokens/me/history" => usage::history_of_me,
+    GET "/api/tokens/admin/usage" => usage::admin::usage,
 }
