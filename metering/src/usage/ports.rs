@@ -172,7 +172,8 @@ pub trait UsageReports: Send + Sync {
     /// Everybody's usage.
     async fn analytics(&self, query: &AnalyticsQuery) -> Result<Analytics, Unavailable>;
 
-    /// Erases the metadata of a user's events; their counts stay.
+    /// Erases the metadata of a user's events, for ever: those that are counted later are stored
+    /// without. Their counts stay. On an error ask again.
     async fn erase_metadata(&self, user: UserId) -> Result<(), Unavailable>;
 }
 

@@ -20,6 +20,10 @@ CREATE TABLE cursors (
 CREATE TABLE users (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE names (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 
+-- Users whose metadata was erased, for ever: events of theirs that the log still held then, or
+-- takes again, are stored without.
+CREATE TABLE erased_users (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+
 -- Counted events. Times are milliseconds since 1970; request types are 0 chat, 1 plagiarism,
 -- 2 prompt_generation.
 CREATE TABLE events (

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use metering::quota::PlanName;
 use metering::time::{Day, Timestamp};
 use metering::usage::{
-    Analytics, AnalyticsQuery, Dimension, Flag, Flags, Granularity, HistoryQuery, HistoryRow,
-    ModelName, Payload, RequestType, TypeTotals, UsageEvent, UsageReports, UsageTotals, UserTotal,
+    Analytics, AnalyticsQuery, DeadLetters, Dimension, Flag, Flags, Granularity, HistoryQuery,
+    HistoryRow, ModelName, Payload, RequestType, TypeTotals, UsageEvent, UsageReports, UsageTotals,
+    UserTotal,
 };
 
 use super::counting::{
@@ -37,6 +38,8 @@ macro_rules! usage_reports_contract {
                 the_largest_users_come_first,
                 a_filter_on_what_was_never_seen_finds_nothing,
                 erased_metadata_is_gone_and_counts_stay,
+                events_of_an_erased_user_come_without_metadata,
+                a_user_may_be_erased_before_the_first_event,
             ]
         );
     };
@@ -445,7 +448,6 @@ pub(crate) async fn erased_metadata_is_gone_and_counts_stay(
     subject: &impl Subject<Ledger: UsageReports>,
 ) {
     let ledger = subject.ledger();
-    let noted = |number: u8, id: &str| with_metadata(event(user(number), id), "{\"secret\":1}");
     let mut log = Log::default();
     for number in 0..2500 {
         log.append(noted(1, &format!("event {number}")));
@@ -461,4 +463,47 @@ pub(crate) async fn erased_metadata_is_gone_and_counts_stay(
     assert_eq!(ledger.monthly(user(1), period(OCTOBER)).await.unwrap(), before);
     let foreign = ledger.history(&all_of(user(2))).await.unwrap();
     assert!(foreign[0].metadata.is_some());
+}
+
+fn noted(number: u8, id: &str) -> UsageEvent {
+    with_metadata(event(user(number), id), "{\"secret\":1}")
+}
+
+pub(crate) async fn events_of_an_erased_user_come_without_metadata(
+    subject: &impl Subject<Ledger: UsageReports + DeadLetters>,
+) {
+    let mut log = counted(&*subject.ledger(), [noted(1, "a"), noted(2, "a")]).await;
+    subject.ledger().erase_metadata(user(1)).await.unwrap();
+    // These stood in the log while the user was erased; the third uses the id of the first.
+    log.append(noted(1, "b"));
+    log.append(noted(2, "b"));
+    log.append(tokens(noted(1, "a"), 9, 9));
+    log.append(tokens(noted(2, "a"), 9, 9));
+    subject.reopen();
+    let ledger = subject.ledger();
+    log.count(&*ledger).await.unwrap();
+    let metadata = async |number| {
+        let rows = ledger.history(&all_of(user(number))).await.unwrap();
+        rows.iter().map(|row| row.metadata.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(metadata(1).await, [false, false]);
+    assert_eq!(metadata(2).await, [true, true]);
+    let letters = ledger.list().await.unwrap();
+    let letters = letters.iter().map(|letter| letter.event.as_ref().unwrap());
+    let with: Vec<_> = letters.map(|one| one.event.metadata.is_some()).collect();
+    assert_eq!(with, [false, true]);
+    let totals = ledger.monthly(user(1), period(OCTOBER)).await.unwrap().totals;
+    assert_eq!(totals, chat(240, 2));
+}
+
+pub(crate) async fn a_user_may_be_erased_before_the_first_event(
+    subject: &impl Subject<Ledger: UsageReports>,
+) {
+    let ledger = subject.ledger();
+    for _ in 0..2 {
+        ledger.erase_metadata(user(1)).await.unwrap();
+    }
+    counted(&*ledger, [noted(1, "a")]).await;
+    let rows = ledger.history(&all_of(user(1))).await.unwrap();
+    assert_eq!((rows.len(), &rows[0].metadata), (1, &None));
 }

@@ -8,14 +8,21 @@ use rusqlite::{Connection, params};
 use super::row::{count, stored};
 use crate::record;
 
-/// What the codec said, if it did, and the record's value.
-pub(super) fn content(reason: &DeadLetterReason) -> (&str, Vec<u8>) {
+/// What the codec said, if it did, and the record's value; without metadata if its user is erased.
+pub(super) fn content(
+    reason: &DeadLetterReason,
+    mut is_erased: impl FnMut(UserId) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<(&str, Vec<u8>)> {
     match reason {
-        DeadLetterReason::Undecodable { bytes, reason } => (reason, bytes.clone()),
+        DeadLetterReason::Undecodable { bytes, reason } => Ok((reason, bytes.clone())),
         DeadLetterReason::EventIdReused(admitted) => {
+            let mut admitted = admitted.clone();
+            if admitted.event.metadata.is_some() && is_erased(admitted.event.user_id)? {
+                admitted.event.metadata = None;
+            }
             let mut bytes = Vec::new();
-            record::encode(admitted, &mut bytes);
-            ("", bytes)
+            record::encode(&admitted, &mut bytes);
+            Ok(("", bytes))
         }
     }
 }

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use super::readers::Readers;
 use super::row::unavailable;
 use super::writer::Writer;
-use super::{analytics, books, dead_letters, history, monthly};
+use super::{analytics, books, dead_letters, erasure, history, monthly};
 use crate::sqlite::database::{Database, Durability, OpenError};
 
 const DATABASE: Database = Database {
@@ -79,16 +79,18 @@ impl UsageReports for LedgerFile {
     }
 
     async fn erase_metadata(&self, user: UserId) -> Result<(), Unavailable> {
+        self.write(move |open| erasure::begin(open, user)).await?;
         // In steps, so that commits go on in between.
         let mut below = None;
         loop {
-            let erased = self.write(move |open| history::erase_some(open, user, below)).await?;
+            let erased = self.write(move |open| erasure::erase_some(open, user, below)).await?;
             below = erased;
             if below.is_none() {
                 break;
             }
         }
-        self.write(move |open| dead_letters::erase_metadata(open, user)).await
+        let letters = move |open: &mut _| dead_letters::erase_metadata(open, user);
+        self.write(move |open| erasure::durably(open, letters)).await
     }
 }
 

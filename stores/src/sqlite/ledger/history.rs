@@ -11,11 +11,8 @@ use rusqlite::{Connection, Error, Row, params};
 
 use super::row::{count, name_number, request_type, stored, type_number};
 
-/// Rows whose metadata is erased in one transaction: some milliseconds, in which no flush commits.
-const ERASED_AT_ONCE: usize = 2000;
-
 /// Above every row: the row values that bound a page are exclusive.
-const NEWEST: (i64, i64) = (i64::MAX, 0);
+pub(super) const NEWEST: (i64, i64) = (i64::MAX, 0);
 
 /// See `UsageReports::history`.
 pub(super) fn history(
@@ -68,36 +65,4 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<HistoryRow> {
         flags: Flags::from_bits(row.get(9)?),
         metadata: row.get::<_, Option<String>>(11)?.map(Metadata::from_stored),
     })
-}
-
-/// Erases the metadata of some events of `user` below a position; answers where to go on.
-pub(super) fn erase_some(
-    open: &mut Connection,
-    user: UserId,
-    below: Option<(i64, i64)>,
-) -> rusqlite::Result<Option<(i64, i64)>> {
-    // What is erased must not stay in unused bytes of the page.
-    open.pragma_update(None, "secure_delete", true)?;
-    let step = open.transaction()?;
-    let (occurred_at, offset) = below.unwrap_or(NEWEST);
-    let rows: Vec<(i64, i64)> = step
-        .prepare_cached(
-            "SELECT occurred_at, offset FROM events \
-             WHERE user = (SELECT number FROM users WHERE id = ?) \
-             AND (occurred_at, offset) < (?, ?) \
-             ORDER BY occurred_at DESC, offset DESC LIMIT ?",
-        )?
-        .query_map(
-            params![user.as_bytes(), occurred_at, offset, stored(ERASED_AT_ONCE as u64)?],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?
-        .collect::<Result<_, _>>()?;
-    let erase = "UPDATE events SET metadata = NULL WHERE offset = ? AND metadata IS NOT NULL";
-    let mut erase = step.prepare_cached(erase)?;
-    for (_, offset) in &rows {
-        erase.execute([offset])?;
-    }
-    drop(erase);
-    step.commit()?;
-    Ok(rows.last().copied().filter(|_| rows.len() == ERASED_AT_ONCE))
 }

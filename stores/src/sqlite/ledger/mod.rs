@@ -7,6 +7,7 @@
 mod analytics;
 mod books;
 mod dead_letters;
+mod erasure;
 mod file;
 mod history;
 mod ids;

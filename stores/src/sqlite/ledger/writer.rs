@@ -10,6 +10,7 @@ use metering::usage::{
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::dead_letters;
+use super::erasure::Erased;
 use super::numbers::Numbers;
 use super::row::{count, stored, type_number, unavailable};
 
@@ -65,11 +66,12 @@ impl Writer {
         let Some(cursor) = move_cursor(&open, flush)? else {
             return Ok(Err(read_cursor(&open, flush.partition)?.position));
         };
-        insert_events(&open, numbers, &flush.counted)?;
+        let mut erased = Erased::default();
+        insert_events(&open, numbers, &mut erased, &flush.counted)?;
         add_daily(&open, numbers, flush)?;
         add_hourly(&open, numbers, flush)?;
         let totals = add_statistics(&open, numbers, flush)?;
-        insert_dead_letters(&open, flush.partition, &flush.dead_letters)?;
+        insert_dead_letters(&open, &mut erased, flush.partition, &flush.dead_letters)?;
         open.commit()?;
         Ok(Ok(Committed { cursor, totals }))
     }
@@ -112,11 +114,16 @@ fn move_cursor(open: &Transaction<'_>, flush: &Flush) -> rusqlite::Result<Option
 fn insert_events(
     open: &Transaction<'_>,
     numbers: &mut Numbers,
+    erased: &mut Erased,
     events: &[CountedEvent],
 ) -> rusqlite::Result<()> {
     let mut insert = open.prepare_cached(include_str!("sql/insert_event.sql"))?;
     for CountedEvent { offset, log_time, admitted } in events {
         let event = &admitted.event;
+        let metadata = match &event.metadata {
+            Some(metadata) if !erased.contains(open, event.user_id)? => Some(metadata.as_str()),
+            _ => None,
+        };
         insert.execute(params![
             stored(offset.number())?,
             numbers.user(open, event.user_id)?,
@@ -135,7 +142,7 @@ fn insert_events(
             admitted.id_digest.0,
             admitted.content_digest.0,
             event.event_id.as_str(),
-            event.metadata.as_ref().map(|metadata| metadata.as_str()),
+            metadata,
         ])?;
     }
     Ok(())
@@ -265,6 +272,7 @@ pub(super) fn totals_of(
 
 fn insert_dead_letters(
     open: &Transaction<'_>,
+    erased: &mut Erased,
     partition: Partition,
     letters: &[DeadLetter],
 ) -> rusqlite::Result<()> {
@@ -273,7 +281,8 @@ fn insert_dead_letters(
          VALUES (?, ?, ?, ?, ?, ?)",
     )?;
     for letter in letters {
-        let (detail, bytes) = dead_letters::content(&letter.reason);
+        let (detail, bytes) =
+            dead_letters::content(&letter.reason, |user| erased.contains(open, user))?;
         insert.execute(params![
             partition.number(),
             stored(letter.offset.number())?,
