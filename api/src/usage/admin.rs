@@ -11,7 +11,7 @@ use metering::quota::PlanName;
 use metering::time::Timestamp;
 use metering::usage::{
     Analytics, AnalyticsQuery, Dimension, Granularity, ModelName, RequestType, SeriesRow,
-    UsageTotals, UserTotal,
+    UsageReports, UsageTotals, UserTotal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,11 +91,36 @@ pub(crate) async fn usage(
     Query(asked): Query<UsageParameters>,
 ) -> Result<Response, Problem> {
     let query = asked.query(api.clock.now())?;
-    let analytics = api.reports.analytics(&query).await?;
+    let analytics = match asked.to {
+        Some(_) => api.reports.analytics(&query).await?,
+        None => until_now(&*api.reports, &query).await?,
+    };
     match format {
         Format::Json => Ok(ok(AnalyticsView::new(&query, analytics)).into_response()),
         Format::Csv => series_as_csv(&query.group_by, &analytics.series),
     }
+}
+
+/// Answers a question whose end was not given.
+///
+/// The ledger answers whole days and hours from its summaries, and would read the events of the
+/// running day one by one. No event is later than [`AHEAD_MAX`] from now, so the same is asked up
+/// to the end of the day; and the span before begins at a full hour.
+async fn until_now(
+    reports: &dyn UsageReports,
+    query: &AnalyticsQuery,
+) -> Result<Analytics, Problem> {
+    let whole_days = AnalyticsQuery { to: query.to.day().next().start(), ..query.clone() };
+    let before = AnalyticsQuery {
+        from: query.from.minus(query.to.since(query.from)).hour().start(),
+        to: query.from,
+        group_by: Vec::new(),
+        top: 0,
+        ..query.clone()
+    };
+    let (answer, before) =
+        futures::try_join!(reports.analytics(&whole_days), reports.analytics(&before))?;
+    Ok(Analytics { previous: before.totals, ..answer })
 }
 
 impl UsageParameters {

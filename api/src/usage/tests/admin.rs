@@ -74,6 +74,24 @@ async fn without_parameters_it_is_the_last_30_days_by_day() {
 }
 
 #[tokio::test]
+async fn the_default_span_has_all_events_there_can_be_and_whole_hours_before_it() {
+    let world = World::new().await;
+    let (id, _) = world.user("free", Role::User).await;
+    let reader = world.key(Scope::UsageRead).await;
+    // It is 12:00; the span is 30 days, 12 hours and 5 minutes long.
+    world
+        .count(vec![
+            event(id, "too old", "2026-09-22T10:59:59.999Z"),
+            event(id, "before", "2026-09-22T11:00:00Z"),
+            event(id, "first", "2026-10-23T00:00:00Z"),
+            event(id, "ahead", "2026-11-22T12:05:00Z"),
+        ])
+        .await;
+    let usage = world.get(USAGE, &reader).await.json();
+    assert_eq!((&usage["totals"]["events"], &usage["previous"]["events"]), (&json!(2), &json!(1)));
+}
+
+#[tokio::test]
 async fn buckets_are_as_wide_as_asked() {
     let (world, _, _, reader) = world().await;
     let starts = async |query: &str| {
