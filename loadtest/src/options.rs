@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) ops_url: Option<String>,
     /// The gauge of records waiting; all its samples are added up.
-    #[arg(long, default_value = "tokenmeter_log_waiting_records")]
+    #[arg(long, default_value = "tokenmeter_records_waiting")]
     pub(crate) waiting_metric: String,
     /// The server's process id: adds its CPU time and memory to the report.
     #[arg(long)]
