@@ -139,7 +139,9 @@ struct Written<'a> {
 /// # Errors
 /// [`Rejection`] with every bad field. Unknown fields are ignored.
 pub fn read_event(json: &[u8]) -> Result<EventInput, Rejection> {
-    if let Ok(written) = serde_json::from_slice::<Written<'_>>(json)
+    // An array with the fields in order would pass for the object.
+    if json.trim_ascii_start().first() == Some(&b'{')
+        && let Ok(written) = serde_json::from_slice::<Written<'_>>(json)
         && let Ok(input) = read_written(&written)
     {
         return Ok(input);
