@@ -6,6 +6,8 @@ mod intake;
 mod ports;
 mod record;
 mod reports;
+#[cfg(test)]
+mod tests;
 
 pub use event::{
     ContentDigest, EventId, Flag, Flags, IdDigest, IdOrigin, Metadata, ModelName, NotAnId,
