@@ -64,7 +64,9 @@ impl Aggregator {
         Ok((end, first.first().map(|record| record.log_time)))
     }
 
-    async fn trim(&self) {
+    /// Lets the log go of records that are counted and older than the retention. Done once a minute
+    /// while it runs.
+    pub async fn trim(&self) {
         let before = self.clock.now().minus(self.log_retention);
         for (partition, progress) in self.progress.partitions() {
             let Some(cursor) = progress.cursor else { continue };
