@@ -35,13 +35,13 @@ pub(crate) struct HoldRequest {
     request_type: RequestType,
     tokens: u64,
     expires_in: Option<u64>,
-    #[serde(flatten)]
-    user: NamedUser,
+    user_id: Option<String>,
+    external_user_id: Option<String>,
 }
 
 /// How a service names a user.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct NamedUser {
+#[derive(Debug, Deserialize)]
+struct NamedUser {
     user_id: Option<String>,
     external_user_id: Option<String>,
 }
@@ -66,9 +66,10 @@ pub(crate) async fn hold_own(
     State(ingest): State<Ingest>,
     caller: Caller,
     headers: HeaderMap,
-    json::Body(request): json::Body<HoldRequest>,
+    body: Result<json::Body<HoldRequest>, Problem>,
 ) -> Result<Response, Problem> {
     let user = caller.user_id()?;
+    let json::Body(request) = body?;
     hold(&ingest, user, request, &headers).await
 }
 
@@ -81,7 +82,8 @@ pub(crate) async fn hold_for_user(
 ) -> Result<Response, Problem> {
     caller.require(Scope::Ingest)?;
     let json::Body(mut request) = body?;
-    let user = ingest.user_of(std::mem::take(&mut request.user).reference()).await?;
+    let (user_id, external_user_id) = (request.user_id.take(), request.external_user_id.take());
+    let user = ingest.user_of(NamedUser { user_id, external_user_id }.reference()).await?;
     hold(&ingest, user, request, &headers).await
 }
 

@@ -1,0 +1,13 @@
+//! The service over HTTP, on the single node's own stores.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are tests, though some of it stands outside of the test functions"
+)]
+
+mod batch;
+mod faults;
+mod house;
+mod reservations;
+mod single;
