@@ -109,6 +109,9 @@ impl Missing {
     fn add(&mut self, user: UserId, period: Period, miss: Miss) -> Result<(), Unavailable> {
         match miss {
             Miss::Closed(closed) => return Err(not_open(closed)),
+            Miss::Undecided => {
+                return Err(Unavailable::new(STORE, "the event is on its way already"));
+            }
             Miss::Seeds { terms, totals } => {
                 if terms {
                     self.terms.insert(user);

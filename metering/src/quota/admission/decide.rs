@@ -1,13 +1,13 @@
 //! The decisions: is an event let in, does a hold stand.
 
-use super::Served;
 use super::month::{Entry, EntryKind, Month};
+use super::{Miss, Served};
 use crate::quota::{
     Admission, Grant, Held, Hold, HoldOutcome, OverLimit, Refused, Standing, Terms, Tier, Totals,
     Trust, Verdict,
 };
 use crate::time::{Period, Timestamp};
-use crate::usage::{Flag, Flags, IdDigest, RequestType};
+use crate::usage::{ContentDigest, Flag, Flags, IdDigest, RequestType};
 
 /// A user whose terms are valid and whose month is known.
 pub(super) struct Ready<'a> {
@@ -30,41 +30,35 @@ struct Found {
 }
 
 impl Ready<'_> {
-    pub(super) fn admit(mut self, asked: &Admission) -> Verdict {
-        let admitted_at = self.admitted_at();
+    pub(super) fn admit(mut self, asked: &Admission) -> Result<Verdict, Miss> {
         if let Some(entry) = self.month().entry(&asked.id_digest) {
-            let EntryKind::Event { flags, over_hold } = entry.kind else {
-                return Verdict::Conflict(self.standing());
-            };
-            if entry.content != asked.content_digest {
-                return Verdict::Conflict(self.standing());
-            }
-            self.month_mut().refresh(&asked.id_digest, admitted_at);
-            return Verdict::Repeated(self.grant(flags, over_hold));
+            return Ok(match entry.kind {
+                EntryKind::Event { flags, over_hold } if entry.content == asked.content_digest => {
+                    let admitted_at = self.admitted_at();
+                    self.month_mut().refresh(&asked.id_digest, admitted_at);
+                    Verdict::Repeated(self.grant(flags, over_hold))
+                }
+                EntryKind::Event { .. } | EntryKind::Hold { .. } => {
+                    Verdict::Conflict(self.standing())
+                }
+            });
         }
-        if self.conflicts_elsewhere(asked) {
-            return Verdict::Conflict(self.standing());
-        }
-        if asked.barred {
-            return Verdict::Refused(Refused::Barred, self.standing());
+        let elsewhere = self.in_flight_elsewhere(asked);
+        if elsewhere.is_some_and(|content| content != asked.content_digest) {
+            return Ok(Verdict::Conflict(self.standing()));
         }
         let hold = asked.settles.and_then(|id| self.hold_to_settle(&id, asked));
-        let (flags, over_hold) = match self.judge(asked, hold) {
-            Ok(granted) => granted,
-            Err(refused) => return Verdict::Refused(refused, self.standing()),
-        };
-        if let (Some(hold), Some(id)) = (hold, &asked.settles) {
-            self.months[hold.at].remove(id);
+        let judged = if asked.barred { Err(Refused::Barred) } else { self.judge(asked, hold) };
+        match judged {
+            Ok((flags, over_hold)) => {
+                if let (Some(hold), Some(id)) = (hold, &asked.settles) {
+                    self.months[hold.at].remove(id);
+                }
+                Ok(self.take(asked, flags, over_hold))
+            }
+            Err(_) if elsewhere.is_some() => Err(Miss::Undecided),
+            Err(refused) => Ok(Verdict::Refused(refused, self.standing())),
         }
-        let entry = Entry {
-            tokens: asked.tokens,
-            request_type: asked.request_type,
-            content: asked.content_digest,
-            admitted_at,
-            kind: EntryKind::Event { flags, over_hold },
-        };
-        self.month_mut().insert(asked.id_digest, entry);
-        Verdict::Granted(self.grant(flags, over_hold))
     }
 
     pub(super) fn hold(mut self, asked: &Hold) -> HoldOutcome {
@@ -104,6 +98,18 @@ impl Ready<'_> {
         };
         self.month_mut().insert(asked.id_digest, entry);
         HoldOutcome::Held(Held { tokens, expires_at, standing: self.standing() })
+    }
+
+    fn take(&mut self, asked: &Admission, flags: Flags, over_hold: u64) -> Verdict {
+        let entry = Entry {
+            tokens: asked.tokens,
+            request_type: asked.request_type,
+            content: asked.content_digest,
+            admitted_at: self.admitted_at(),
+            kind: EntryKind::Event { flags, over_hold },
+        };
+        self.month_mut().insert(asked.id_digest, entry);
+        Verdict::Granted(self.grant(flags, over_hold))
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -176,14 +182,15 @@ impl Ready<'_> {
         })
     }
 
-    /// Whether another event of this id is in flight in another period. The *same* event there is
-    /// no repeat: its record would count in a period in which nothing was taken for it.
-    fn conflicts_elsewhere(&self, asked: &Admission) -> bool {
-        self.months.len() > 1
-            && self.months.iter().any(|month| {
-                let entry = month.entry(&asked.id_digest);
-                entry.is_some_and(|entry| entry.content != asked.content_digest)
-            })
+    /// The content of an event with this id that is in flight in another period: sent before the
+    /// month's end, sent again after it without a time of its own. The *same* event there is no
+    /// repeat, for its record would count in a month in which nothing was taken for it.
+    fn in_flight_elsewhere(&self, asked: &Admission) -> Option<ContentDigest> {
+        if self.months.len() == 1 {
+            return None;
+        }
+        let entry = self.months.iter().find_map(|month| month.entry(&asked.id_digest))?;
+        Some(entry.content)
     }
 
     fn grant(&self, flags: Flags, over_hold: u64) -> Grant {

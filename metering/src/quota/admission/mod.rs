@@ -46,6 +46,9 @@ pub struct Closed(pub Partition);
 pub enum Miss {
     /// Ask again later.
     Closed(Closed),
+    /// The event would be refused, but the same event is in flight in another month. If that one
+    /// is counted this is a duplicate, and a refusal would be wrong; ask again when it is known.
+    Undecided,
     /// Seed what is named ([`Counter::seed_terms`], [`Counter::seed_totals`]), then ask again.
     Seeds {
         /// The user's terms are not known, or not valid any more.
@@ -97,10 +100,10 @@ impl Counter {
     /// Refusals in this order: the id is in flight, barred, tier, requests, tokens.
     ///
     /// # Errors
-    /// [`Miss`] when something must be seeded first.
+    /// [`Miss`] when something must be seeded first, or cannot be known yet.
     pub fn admit(&mut self, asked: &Admission, now: Timestamp) -> Result<Verdict, Miss> {
         let ready = self.ready(asked.user_id, asked.period, now)?;
-        Ok(ready.map_or(Verdict::UnknownUser, |ready| ready.admit(asked)))
+        ready.map_or(Ok(Verdict::UnknownUser), |ready| ready.admit(asked))
     }
 
     /// Whether a hold may stand.
