@@ -92,6 +92,7 @@ async fn accept(
     listener: &TcpListener,
     free: &Arc<Semaphore>,
 ) -> (TcpStream, IpAddr, OwnedSemaphorePermit) {
+    let mut told = false;
     loop {
         let Ok(permit) = Arc::clone(free).acquire_owned().await else {
             // Never closed.
@@ -106,10 +107,13 @@ async fn accept(
                         | io::ErrorKind::ConnectionReset
                         | io::ErrorKind::Interrupted
                 );
-                if !about_the_client {
-                    tracing::error!(%error, "no connection can be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                if about_the_client {
+                    continue;
                 }
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "no connection can be accepted");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -9,8 +9,10 @@ use ed25519_dalek::pkcs8::EncodePrivateKey;
 use edge::{Caller, Code, Verifier, access_token, api_key};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use metering::Unavailable;
 use metering::accounts::{
-    Accounts, ApiKey, ApiKeyId, ApiKeys, NewUser, Role, Scope, Scopes, SigningKey, UserId,
+    Accounts, ApiKey, ApiKeyId, ApiKeys, CreateError, Email, NewUser, PasswordHash, Role, Scope,
+    Scopes, SigningKey, User, UserId, UserPage, UserQuery,
 };
 use metering::quota::PlanName;
 use metering::time::{Clock, ManualClock, Timestamp};
@@ -183,4 +185,81 @@ async fn the_right_id_with_a_wrong_secret_is_refused() {
     assert_eq!(setup.verify(&guessed).await, Err(Code::Unauthenticated));
     let (_, unknown, _) = api_key::issue([3; 8], [9; 32]);
     assert_eq!(setup.verify(&unknown).await, Err(Code::Unauthenticated));
+}
+
+/// Accounts whose answer about a user comes only when it is let go.
+struct Slow {
+    inner: Arc<SqliteAccounts>,
+    asked: tokio::sync::Notify,
+    go: tokio::sync::Notify,
+}
+
+#[async_trait::async_trait]
+impl Accounts for Slow {
+    async fn find(&self, id: UserId) -> Result<Option<User>, Unavailable> {
+        let found = Accounts::find(&*self.inner, id).await;
+        self.asked.notify_one();
+        self.go.notified().await;
+        found
+    }
+
+    async fn create(&self, user: NewUser) -> Result<User, CreateError> {
+        Accounts::create(&*self.inner, user).await
+    }
+
+    async fn find_login(
+        &self,
+        email: &Email,
+    ) -> Result<Option<(User, Option<PasswordHash>)>, Unavailable> {
+        self.inner.find_login(email).await
+    }
+
+    async fn find_external(&self, ids: &[String]) -> Result<Vec<Option<UserId>>, Unavailable> {
+        self.inner.find_external(ids).await
+    }
+
+    async fn list(&self, query: &UserQuery) -> Result<UserPage, Unavailable> {
+        Accounts::list(&*self.inner, query).await
+    }
+
+    async fn update(
+        &self,
+        id: UserId,
+        role: Option<Role>,
+        locked: Option<bool>,
+        now: Timestamp,
+    ) -> Result<Option<User>, Unavailable> {
+        self.inner.update(id, role, locked, now).await
+    }
+
+    async fn erase(&self, id: UserId, now: Timestamp) -> Result<bool, Unavailable> {
+        self.inner.erase(id, now).await
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_was_overtaken_by_a_lock_is_not_remembered() {
+    let setup = Setup::new();
+    let id = setup.user(Role::User).await;
+    let (inner, asked, go) = (setup.accounts.clone(), Default::default(), Default::default());
+    let slow = Arc::new(Slow { inner, asked, go });
+    let keys = setup.accounts.clone();
+    let signing = vec![setup.signing.clone()];
+    let verifier = Verifier::new(slow.clone(), keys, signing, setup.clock.clone());
+    let mut headers = HeaderMap::new();
+    let token = format!("Bearer {}", setup.token(id));
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&token).unwrap());
+
+    let overtaken = {
+        let (verifier, headers) = (verifier.clone(), headers.clone());
+        tokio::spawn(async move { verifier.verify(&headers).await })
+    };
+    slow.asked.notified().await;
+    setup.accounts.update(id, None, Some(true), setup.clock.now()).await.unwrap();
+    verifier.forget_user(id);
+    slow.go.notify_one();
+    assert!(overtaken.await.unwrap().is_ok(), "it was asked before the lock");
+    slow.go.notify_one();
+    let later = verifier.verify(&headers).await.unwrap_err();
+    assert_eq!(later.code(), Code::Unauthenticated);
 }
