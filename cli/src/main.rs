@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `tokenmeter`.
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -11,7 +11,7 @@ use metrics::counter;
 use serde::{Deserialize, Serialize};
 
 use super::issue::{Invalid, UserRequest, create_user};
-use super::tokens::{REFRESH_TOKEN_TTL, refresh_token, refresh_token_digest};
+use super::tokens::{refresh_token, refresh_token_digest};
 use super::view::Profile;
 use crate::extract::Anybody;
 use crate::state::Api;
@@ -192,7 +192,7 @@ pub(crate) async fn refresh(
     let now = api.clock.now();
     let digest = refresh_token_digest(&shown.refresh_token);
     let (successor, successor_digest) = refresh_token();
-    let expires_at = now.plus(REFRESH_TOKEN_TTL);
+    let expires_at = api.issuer.refresh_expiry(now);
     let rotation = api.sessions.rotate(digest, successor_digest, expires_at, now).await?;
     let outcome = match rotation {
         Rotation::Rotated(_) => "rotated",
@@ -230,7 +230,8 @@ impl Api {
     async fn begin_session(&self, user: UserId) -> Result<Tokens, Problem> {
         let now = self.clock.now();
         let (token, digest) = refresh_token();
-        self.sessions.begin(user, digest, now.plus(REFRESH_TOKEN_TTL), now).await?;
+        let expires_at = self.issuer.refresh_expiry(now);
+        self.sessions.begin(user, digest, expires_at, now).await?;
         self.tokens(user, token)
     }
 

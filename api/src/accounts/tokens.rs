@@ -12,9 +12,9 @@ use metering::time::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// How long a refresh token is good. Shorter logs people out more often; longer keeps a stolen one
-/// useful until it is used twice.
-pub(super) const REFRESH_TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// How long a refresh token is good unless settings say otherwise. Shorter logs people out more
+/// often; longer keeps a stolen one useful until it is used twice.
+const REFRESH_TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// There is no key to sign with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,6 +25,7 @@ pub struct NoSigningKey;
 pub struct TokenIssuer {
     key: SigningKey,
     ttl: Duration,
+    refresh_ttl: Duration,
     jwks: Value,
 }
 
@@ -43,7 +44,18 @@ impl TokenIssuer {
             })
         };
         let jwks = json!({"keys": keys.iter().map(jwk).collect::<Vec<_>>()});
-        Ok(Self { key, ttl, jwks })
+        Ok(Self { key, ttl, refresh_ttl: REFRESH_TOKEN_TTL, jwks })
+    }
+
+    /// The same, with refresh tokens that are good for `ttl`.
+    #[must_use]
+    pub fn with_refresh_ttl(self, ttl: Duration) -> Self {
+        Self { refresh_ttl: ttl, ..self }
+    }
+
+    /// When a refresh token that is issued now expires.
+    pub(super) fn refresh_expiry(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.refresh_ttl)
     }
 
     /// An access token, and for how many seconds it is good.

@@ -1,0 +1,129 @@
+//! The table of settings: flags, environment variables, the file and `config show` all follow it.
+
+/// One setting. Its flag is `--name`, its environment variable `TOKENMETER_NAME`, its key in the
+/// file `name`, each with the dashes that are usual there.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Lower case with dashes.
+    pub(super) name: &'static str,
+    /// What stands for the value in help texts.
+    pub(super) value: &'static str,
+    /// Empty: none.
+    pub(super) default: &'static str,
+    /// Whether it may be given several times.
+    pub(super) list: bool,
+    /// Which commands take it.
+    pub(super) reach: Reach,
+    /// One line.
+    pub(super) help: &'static str,
+}
+
+/// Which commands take a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Every command.
+    All,
+    /// Those that run, check or show the server.
+    Server,
+}
+
+const fn setting(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, value, default, list: false, reach: Reach::Server, help }
+}
+
+const fn list(mut setting: Setting) -> Setting {
+    setting.list = true;
+    setting
+}
+
+const fn everywhere(mut setting: Setting) -> Setting {
+    setting.reach = Reach::All;
+    setting
+}
+
+/// All settings but `--config`, which says where the file is.
+pub(super) const SETTINGS: &[Setting] = &[
+    everywhere(setting("data-dir", "DIR", "./tokenmeter-data", "Where everything is kept")),
+    setting(
+        "listen",
+        "ADDRESS",
+        "127.0.0.1:8080",
+        "Where clients connect; port 0 picks a free one",
+    ),
+    setting(
+        "ops-listen",
+        "ADDRESS",
+        "127.0.0.1:9464",
+        "Where metrics, health and reconciliation are served; not for clients",
+    ),
+    list(setting("role", "ROLE", "ingest,aggregator,api", "Which parts this process runs")),
+    setting(
+        "payments",
+        "MODE",
+        "none",
+        "How paid plans are had: none (admins grant them) or trust (whoever asks)",
+    ),
+    setting("access-token-ttl", "DURATION", "15m", "How long an access token is valid"),
+    setting("refresh-token-ttl", "DURATION", "30d", "How long a login lasts without being used"),
+    list(setting("cors-origin", "ORIGIN", "", "Web origins whose pages may call the API")),
+    list(setting(
+        "trusted-proxy",
+        "NETWORK",
+        "",
+        "Proxies whose X-Forwarded-For decides the client address",
+    )),
+    everywhere(setting("plans", "FILE", "", "Plan catalogue (TOML) in place of the built-in one")),
+    everywhere(setting(
+        "models",
+        "FILE",
+        "",
+        "Model catalogue (TOML) in place of the built-in one",
+    )),
+    setting("unknown-model-tier", "TIER", "", "Tier of models that the catalogue does not know"),
+    setting(
+        "log-retention",
+        "DURATION",
+        "7d",
+        "How long records that were counted stay in the event log",
+    ),
+    setting(
+        "max-connections",
+        "NUMBER",
+        "10000",
+        "Open client connections; more wait to be accepted",
+    ),
+    setting(
+        "reconcile-interval",
+        "DURATION",
+        "10m",
+        "How often the books are compared by themselves",
+    ),
+    everywhere(setting(
+        "log-format",
+        "FORMAT",
+        "auto",
+        "text, json, or auto: text on a terminal, JSON otherwise",
+    )),
+];
+
+/// The setting of that name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    /// `data_dir` of `data-dir`.
+    pub(super) fn key(&self) -> String {
+        self.name.replace('-', "_")
+    }
+}
+
+/// The environment variable of a flag.
+pub(crate) fn variable(flag: &str) -> String {
+    format!("TOKENMETER_{}", flag.replace('-', "_").to_uppercase())
+}

@@ -1,0 +1,18 @@
+//! The program itself, end to end: built, started on free ports and a directory of its own, spoken
+//! to over HTTP and by its command line, killed and started again.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "fixtures are test code, though they stand outside of the test functions"
+)]
+
+mod commands;
+mod http;
+mod kill;
+mod limits;
+mod operations;
+mod replay;
+mod server;
+mod tour;
