@@ -53,7 +53,10 @@ impl World {
         let (mut possible, mut chance) = (Vec::new(), Random::new(0));
         for step in 0.. {
             self.actions(&mut possible);
-            if self.violation.is_some() || possible.is_empty() {
+            if self.violation.is_some() {
+                return;
+            }
+            if possible.is_empty() {
                 break;
             }
             if step == STEPS_MAX {
