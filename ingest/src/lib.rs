@@ -70,12 +70,14 @@ pub struct Ingest {
 struct Shared {
     parts: Parts,
     metrics: metrics::Handles,
+    batch_room: batch::Room,
 }
 
 impl Ingest {
     /// Metrics are resolved here: the recorder must be installed before.
     pub fn new(parts: Parts) -> Self {
-        Self { shared: Arc::new(Shared { parts, metrics: metrics::Handles::new() }) }
+        let (metrics, batch_room) = (metrics::Handles::new(), batch::Room::new());
+        Self { shared: Arc::new(Shared { parts, metrics, batch_room }) }
     }
 
     fn parts(&self) -> &Parts {
@@ -84,6 +86,10 @@ impl Ingest {
 
     fn metrics(&self) -> &metrics::Handles {
         &self.shared.metrics
+    }
+
+    fn batch_room(&self) -> &batch::Room {
+        &self.shared.batch_room
     }
 
     /// The user whom a service names.

@@ -8,6 +8,9 @@ use metering::time::{Period, Timestamp};
 use metering::usage::RequestType;
 use serde::Serialize;
 
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
 /// `usage` in answers: a user's tokens in the period of the event.
 #[derive(Debug, Serialize)]
 pub(crate) struct Usage {
@@ -61,8 +64,8 @@ pub(crate) fn headers(
         write!(state, "{comma}\"{name}\";r={remaining};t={left}").ok()?;
     }
     Some([
-        (HeaderName::from_static("ratelimit-policy"), HeaderValue::try_from(policy).ok()?),
-        (HeaderName::from_static("ratelimit"), HeaderValue::try_from(state).ok()?),
+        (RATELIMIT_POLICY, HeaderValue::try_from(policy).ok()?),
+        (RATELIMIT, HeaderValue::try_from(state).ok()?),
     ])
 }
 

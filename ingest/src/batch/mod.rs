@@ -1,5 +1,6 @@
 //! `POST /api/tokens/track/batch`: many events of any users in one request.
 
+mod room;
 mod split;
 mod users;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 use crate::Ingest;
 use crate::candidate::{Candidate, idempotency_key};
 use crate::record::Outcome;
+pub(crate) use room::Room;
 use split::{Format, Item};
 
 /// Events of one batch: one admission and one append is made of all of them, which others wait for.
@@ -59,6 +61,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let format = format_of(&parts.headers)?;
     let key = idempotency_key(&parts.headers)?;
+    let _room = ingest.batch_room().take(&parts.headers).await?;
     let body = edge::body::read(body, &parts.headers, BATCH_BYTES_MAX).await?;
     let items = if body.len() < BLOCKING_BYTES_MIN {
         split::read(&body, format)?

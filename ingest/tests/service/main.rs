@@ -9,5 +9,6 @@
 mod batch;
 mod faults;
 mod house;
+mod metrics;
 mod reservations;
 mod single;
