@@ -63,7 +63,7 @@ impl Installation {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = child.id().to_string();
-        let (ended, ending) = std::sync::mpsc::channel();
+        let (ended, ending) = std::sync::mpsc::channel::<()>();
         let waiting = std::thread::spawn(move || {
             let output = child.wait_with_output();
             drop(ended);
