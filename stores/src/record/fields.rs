@@ -42,10 +42,10 @@ impl<'a> Fields<'a> {
     pub(super) fn read(mut value: &'a [u8]) -> Result<Self, Undecodable> {
         let mut fields = Self::default();
         while !value.is_empty() {
-            let (number, wire_type) = decode_key(&mut value).map_err(damaged)?;
+            let (number, wire_type) = key(&mut value)?;
             match (fields.place(number), wire_type) {
                 (Place::Number(place), WireType::Varint) => {
-                    *place = decode_varint(&mut value).map_err(damaged)?;
+                    *place = varint(&mut value)?;
                 }
                 (Place::Bytes(place), WireType::LengthDelimited) => {
                     *place = length_delimited(&mut value)?;
@@ -152,7 +152,7 @@ enum Place<'f, 'a> {
 
 /// Takes bytes after their length off `value`.
 pub(super) fn length_delimited<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Undecodable> {
-    let length = decode_varint(value).map_err(damaged)?;
+    let length = varint(value)?;
     let split = usize::try_from(length).ok().and_then(|length| value.split_at_checked(length));
     let Some((bytes, rest)) = split else {
         let left = value.len();
@@ -160,6 +160,30 @@ pub(super) fn length_delimited<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Und
     };
     *value = rest;
     Ok(bytes)
+}
+
+/// Nearly all keys, lengths and counts have one byte.
+#[inline]
+fn varint(value: &mut &[u8]) -> Result<u64, Undecodable> {
+    match value.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => {
+            *value = rest;
+            Ok(byte.into())
+        }
+        _ => decode_varint(value).map_err(damaged),
+    }
+}
+
+#[inline]
+fn key(value: &mut &[u8]) -> Result<(u32, WireType), Undecodable> {
+    match value.split_first() {
+        Some((&byte @ 0x08..0x80, rest)) => {
+            *value = rest;
+            let wire_type = WireType::try_from(u64::from(byte & 7)).map_err(damaged)?;
+            Ok((u32::from(byte >> 3), wire_type))
+        }
+        _ => decode_key(value).map_err(damaged),
+    }
 }
 
 fn damaged(error: prost::DecodeError) -> Undecodable {

@@ -9,7 +9,7 @@ mod fields;
 mod tests;
 
 use metering::usage::{AdmittedEvent, IdOrigin};
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_varint};
 
 use fields::Fields;
 
@@ -85,7 +85,7 @@ pub fn encode_delimited(admitted: &AdmittedEvent, into: &mut Vec<u8>) {
     encode(admitted, into);
     // The length is known only now; moving some 200 bytes costs less than measuring them first.
     let end = into.len();
-    encode_varint(u64::try_from(end - start).unwrap_or(u64::MAX), into);
+    varint(u64::try_from(end - start).unwrap_or(u64::MAX), into);
     let length_bytes = into.len() - end;
     into[start..].rotate_right(length_bytes);
 }
@@ -109,8 +109,8 @@ pub fn decode(value: &[u8]) -> Result<AdmittedEvent, Undecodable> {
 /// A number; left out when it is 0, as proto3 has it.
 fn whole(number: u32, value: u64, into: &mut Vec<u8>) {
     if value != 0 {
-        encode_key(number, WireType::Varint, into);
-        encode_varint(value, into);
+        key(number, WireType::Varint, into);
+        varint(value, into);
     }
 }
 
@@ -123,7 +123,20 @@ fn filled(number: u32, bytes: &[u8], into: &mut Vec<u8>) {
 
 /// Bytes after their length.
 fn run(number: u32, bytes: &[u8], into: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, into);
-    encode_varint(u64::try_from(bytes.len()).unwrap_or(u64::MAX), into);
+    key(number, WireType::LengthDelimited, into);
+    varint(u64::try_from(bytes.len()).unwrap_or(u64::MAX), into);
     into.extend_from_slice(bytes);
+}
+
+fn key(number: u32, wire_type: WireType, into: &mut Vec<u8>) {
+    varint(u64::from(number << 3 | wire_type as u32), into);
+}
+
+/// Nearly all keys and lengths have one byte.
+#[inline]
+fn varint(value: u64, into: &mut Vec<u8>) {
+    match u8::try_from(value) {
+        Ok(byte) if byte < 0x80 => into.push(byte),
+        _ => encode_varint(value, into),
+    }
 }
