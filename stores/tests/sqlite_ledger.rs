@@ -23,11 +23,19 @@ mod contract {
     pub(crate) mod usage_reports;
 }
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use contract::counting::Subject;
-use stores::sqlite::SqliteLedger;
+use contract::counting::{
+    Log, OCTOBER, PARTITION, Subject, chat, counted, event, key, period, user,
+};
+use metering::usage::{
+    Books, CommitError, KnownEvent, LedgerLookup, Offset, Payload, UsageEvent, UsageLedger,
+    UsageReports,
+};
+use rusqlite::Connection;
+use stores::sqlite::{LedgerFile, OpenError, SqliteLedger};
 use tempfile::TempDir;
 
 /// A fresh `ledger.db`, gone when dropped.
@@ -50,6 +58,28 @@ impl Ledger {
     fn path(&self) -> &Path {
         self.directory.path()
     }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// As another process has it open.
+    fn other_process(&self) -> Connection {
+        Connection::open(self.file("ledger.db")).unwrap()
+    }
+
+    fn close(&self) {
+        drop(self.ledger.lock().unwrap().take());
+    }
+
+    async fn known(&self, event: &UsageEvent) -> Option<KnownEvent> {
+        self.ledger().known(&[key(event)]).await.unwrap().found[0]
+    }
+
+    async fn tokens(&self) -> u64 {
+        let totals = self.ledger().totals(&[(user(1), period(OCTOBER))]).await.unwrap();
+        totals.totals[0].tokens
+    }
 }
 
 impl Subject for Ledger {
@@ -70,3 +100,221 @@ usage_ledger_contract!(super::fresh());
 ledger_lookup_contract!(super::fresh());
 usage_reports_contract!(super::fresh());
 books_contract!(super::fresh());
+
+/// Asks until there is an answer that counts; a test that waits longer has failed.
+async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it takes too long");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn reports_and_lookups_go_on_while_a_commit_waits_for_a_lock() {
+    let ledger = fresh().store;
+    let mut log = counted(&*ledger.ledger(), [event(user(1), "a")]).await;
+    let other = ledger.other_process();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    log.append(event(user(1), "b"));
+    let flush = log.flush(&*ledger.ledger()).await;
+    let committing = tokio::spawn({
+        let ledger = ledger.ledger();
+        async move { ledger.commit(flush).await }
+    });
+    let month = ledger.ledger().monthly(user(1), period(OCTOBER)).await.unwrap();
+    assert_eq!(month.totals, chat(120, 1));
+    assert!(ledger.known(&event(user(1), "a")).await.is_some());
+    assert_eq!(ledger.known(&event(user(1), "b")).await, None);
+    assert!(!committing.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    committing.await.unwrap().unwrap();
+    assert_eq!(ledger.tokens().await, 240);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_at_its_last_row_leaves_nothing_behind() {
+    let ledger = fresh().store;
+    let mut log = counted(&*ledger.ledger(), [event(user(1), "a")]).await;
+    let other = ledger.other_process();
+    other.execute_batch("ALTER TABLE dead_letters RENAME TO away").unwrap();
+    log.append(event(user(1), "b"));
+    log.append(event(user(2), "c"));
+    log.append_payload(Payload::Undecodable { bytes: vec![1], reason: "odd".into() });
+    let flush = log.flush(&*ledger.ledger()).await;
+    let failed = ledger.ledger().commit(flush.clone()).await.unwrap_err();
+    let CommitError::Unavailable(why) = failed else { panic!("{failed}") };
+    assert_eq!(why.store, "ledger");
+    assert_eq!(ledger.known(&event(user(1), "b")).await, None);
+    assert_eq!(ledger.tokens().await, 120);
+    other.execute_batch("ALTER TABLE away RENAME TO dead_letters").unwrap();
+    let cursor = ledger.ledger().take_over(PARTITION).await.unwrap();
+    assert_eq!(cursor.position, Offset::new(1));
+    ledger.ledger().commit(flush).await.unwrap();
+    assert_eq!(ledger.tokens().await, 240);
+    assert!(ledger.known(&event(user(2), "c")).await.is_some());
+}
+
+#[tokio::test]
+async fn a_total_that_leaves_64_bits_is_refused_by_the_file_itself() {
+    let ledger = fresh().store;
+    let mut log = counted(&*ledger.ledger(), [event(user(1), "a")]).await;
+    let full = "UPDATE statistics SET tokens = 9223372036854775807 - 100";
+    ledger.other_process().execute(full, []).unwrap();
+    log.append(event(user(1), "b"));
+    let failed = log.count(&*ledger.ledger()).await.unwrap_err();
+    assert!(matches!(failed, CommitError::Unavailable(_)), "{failed}");
+    assert_eq!(ledger.known(&event(user(1), "b")).await, None);
+}
+
+#[tokio::test]
+async fn after_a_kill_all_counted_ids_are_known() {
+    let (ledger, killed) = (fresh().store, fresh().store);
+    let events: Vec<_> = (0..500).map(|n| event(user(1), &format!("event {n}"))).collect();
+    counted(&*ledger.ledger(), events.clone()).await;
+    killed.close();
+    // What a killed process leaves: no close, no checkpoint.
+    for name in ["ledger.db", "ledger.db-wal", "ids.db", "ids.db-wal"] {
+        std::fs::copy(ledger.file(name), killed.file(name)).unwrap();
+    }
+    killed.reopen();
+    for event in &events {
+        assert!(killed.known(event).await.is_some());
+    }
+    assert_eq!(killed.known(&event(user(1), "new")).await, None);
+}
+
+#[tokio::test]
+async fn what_the_ledger_lost_with_the_power_is_not_known_from_the_index() {
+    let ledger = fresh().store;
+    let mut log = counted(&*ledger.ledger(), [event(user(1), "a")]).await;
+    ledger.close();
+    let older = std::fs::read(ledger.file("ledger.db")).unwrap();
+    ledger.reopen();
+    log.append(event(user(1), "b"));
+    log.count(&*ledger.ledger()).await.unwrap();
+    ledger.close();
+    std::fs::write(ledger.file("ledger.db"), older).unwrap();
+    ledger.reopen();
+    assert!(ledger.known(&event(user(1), "a")).await.is_some());
+    assert_eq!(ledger.known(&event(user(1), "b")).await, None);
+    let mut again = Log::default();
+    again.append(event(user(1), "a"));
+    again.append(event(user(1), "b"));
+    again.skip(1);
+    again.count(&*ledger.ledger()).await.unwrap();
+    assert_eq!(ledger.tokens().await, 240);
+}
+
+#[tokio::test]
+async fn the_index_of_another_ledger_is_not_used() {
+    let (ledger, other) = (fresh().store, fresh().store);
+    counted(&*ledger.ledger(), [event(user(1), "mine")]).await;
+    counted(&*other.ledger(), [event(user(1), "theirs")]).await;
+    ledger.close();
+    other.close();
+    std::fs::copy(other.file("ids.db"), ledger.file("ids.db")).unwrap();
+    ledger.reopen();
+    assert!(ledger.known(&event(user(1), "mine")).await.is_some());
+    assert_eq!(ledger.known(&event(user(1), "theirs")).await, None);
+}
+
+/// So many that the index is made of several chunks, and is made anew in the background.
+const MANY: u64 = 280_000;
+
+#[tokio::test]
+async fn an_index_of_many_ids_that_is_damaged_is_made_anew() {
+    let ledger = fresh().store;
+    let name = |number: u64| event(user(u8::try_from(number % 50).unwrap()), &number.to_string());
+    let mut log = Log::default();
+    for number in 0..MANY {
+        log.append(name(number));
+        if log.end().number() % (MANY / 2) == 0 {
+            log.count(&*ledger.ledger()).await.unwrap();
+        }
+    }
+    let sample: Vec<_> = (0..MANY + 1000).step_by(97).collect();
+    let asked: Vec<_> = sample.iter().map(|number| key(&name(*number))).collect();
+    let offsets = |found: &[Option<KnownEvent>]| -> Vec<_> {
+        found.iter().map(|known| known.map(|known| known.offset.number())).collect()
+    };
+    let expected: Vec<_> =
+        sample.iter().map(|number| Some(*number).filter(|number| *number < MANY)).collect();
+    let indexed = || {
+        let open = Connection::open(ledger.file("ids.db")).unwrap();
+        open.query_row("SELECT ids FROM progress", [], |row| row.get::<_, u64>(0)).ok()
+    };
+    // While generations move to the index, and when all have moved.
+    for enough in [0, MANY] {
+        until(async || indexed().filter(|ids| *ids >= enough)).await;
+        let known = ledger.ledger().known(&asked).await.unwrap();
+        assert_eq!(offsets(&known.found), expected, "{enough} ids indexed");
+    }
+    ledger.close();
+    std::fs::write(ledger.file("ids.db"), b"this is no database, though it is long enough")
+        .unwrap();
+    ledger.reopen();
+    // Until the index is there again nobody is told that an id is new.
+    let known = until(async || ledger.ledger().known(&asked).await.ok()).await;
+    assert_eq!(offsets(&known.found), expected);
+    assert_eq!(indexed(), Some(MANY));
+}
+
+#[tokio::test]
+async fn books_name_what_differs_and_repair_mends_it() {
+    let ledger = fresh().store;
+    let events = ["a", "b"].map(|id| event(user(1), id));
+    counted(&*ledger.ledger(), events.into_iter().chain([event(user(2), "c")])).await;
+    let other = ledger.other_process();
+    other.execute("UPDATE daily SET prompt = prompt + 5 WHERE events = 2", []).unwrap();
+    other.execute("DELETE FROM hourly", []).unwrap();
+    other.execute("UPDATE statistics SET chat = 7 WHERE chat = 1", []).unwrap();
+    let (_, summaries) = ledger.ledger().summaries().await.unwrap();
+    let daily = &summaries[0];
+    assert_eq!((daily.expected, daily.found), (200, 205));
+    assert!(daily.subject.contains(&format!("2026-10-15 user {}", user(1))), "{}", daily.subject);
+    assert!(daily.subject.ends_with("prompt_tokens"), "{}", daily.subject);
+    assert!(summaries[1..].iter().all(|difference| difference.subject.starts_with("hourly")));
+    assert_eq!(summaries[1..].len(), 5);
+    let (compared, statistics) = ledger.ledger().statistics().await.unwrap();
+    assert_eq!((compared, statistics.len()), (2, 1));
+    assert_eq!((statistics[0].expected, statistics[0].found), (1, 7));
+    ledger.ledger().repair().await.unwrap();
+    assert_eq!(ledger.ledger().summaries().await.unwrap(), (3, vec![]));
+    assert_eq!(ledger.ledger().statistics().await.unwrap(), (2, vec![]));
+}
+
+#[tokio::test]
+async fn another_process_reads_and_repairs_while_this_one_counts() {
+    let ledger = fresh().store;
+    let beside = LedgerFile::open(ledger.path()).unwrap();
+    let mut log = counted(&*ledger.ledger(), [event(user(1), "a")]).await;
+    assert_eq!(beside.raw().await.unwrap().tokens, 120);
+    beside.repair().await.unwrap();
+    log.append(event(user(1), "b"));
+    log.count(&*ledger.ledger()).await.unwrap();
+    let month = beside.monthly(user(1), period(OCTOBER)).await.unwrap();
+    assert_eq!(month.totals, chat(240, 2));
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_program_is_refused() {
+    for name in ["ledger.db", "ids.db"] {
+        let ledger = fresh().store;
+        ledger.close();
+        let newer = Connection::open(ledger.file(name)).unwrap();
+        newer.pragma_update(None, "user_version", 99).unwrap();
+        drop(newer);
+        let refused = SqliteLedger::open(ledger.path()).map(drop).unwrap_err();
+        assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_the_single_node_does_not_have_is_refused() {
+    let ledger = fresh().store;
+    ledger.ledger().take_over(metering::usage::Partition::new(1)).await.unwrap_err();
+}

@@ -92,7 +92,7 @@ pub(crate) fn chat(tokens: u64, requests: u64) -> Totals {
 }
 
 /// A log, and how far it is counted in a ledger.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Log {
     records: Vec<LogRecord>,
     counted: usize,
@@ -117,6 +117,11 @@ impl Log {
 
     pub(crate) fn append(&mut self, event: UsageEvent) -> Offset {
         self.append_payload(Payload::Event(Box::new(admitted(event, "free"))))
+    }
+
+    /// Takes the first `records` as counted.
+    pub(crate) fn skip(&mut self, records: usize) {
+        self.counted = records;
     }
 
     /// The flush of what is not counted yet, as the aggregator makes it.

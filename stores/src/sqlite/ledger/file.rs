@@ -30,6 +30,7 @@ const DATABASE: Database = Database {
 /// while another one counts.
 #[derive(Clone)]
 pub struct LedgerFile {
+    // Dropped first: a writer that is closed last leaves no write-ahead log behind.
     pub(super) readers: Readers,
     writer: Arc<Mutex<Writer>>,
 }
@@ -41,7 +42,7 @@ impl LedgerFile {
     /// [`OpenError`] when the file was written by a newer program or cannot be used.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join("ledger.db");
-        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let sqlite = |source| OpenError::sqlite(&path, source);
         let writer = Writer::new(DATABASE.open(&path)?).map_err(sqlite)?;
         let readers = Readers::new(DATABASE, &path);
         Ok(Self { readers, writer: Arc::new(Mutex::new(writer)) })

@@ -1,6 +1,5 @@
 //! One user's events, newest first.
 
-use metering::accounts::UserId;
 use metering::time::Timestamp;
 use metering::usage::{
     EventId, Flags, HistoryPosition, HistoryQuery, HistoryRow, Metadata, ModelName, Offset,

@@ -42,8 +42,10 @@ use super::database::OpenError;
 /// the ids that are only in memory to their index, which makes the next start fast.
 #[derive(Clone)]
 pub struct SqliteLedger {
-    file: LedgerFile,
+    // Dropped first: its thread reads the file too, and only a writer that is closed last leaves
+    // no write-ahead log behind.
     ids: Arc<Ids>,
+    file: LedgerFile,
 }
 
 impl SqliteLedger {
@@ -55,7 +57,26 @@ impl SqliteLedger {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let file = LedgerFile::open(directory)?;
         let ids = Ids::open(&directory.join("ids.db"), &file.readers)?;
-        Ok(Self { file, ids: Arc::new(ids) })
+        Ok(Self { ids: Arc::new(ids), file })
+    }
+
+    /// Says what the metrics of the ledger mean.
+    pub fn describe() {
+        metrics::describe_gauge!(
+            "tokenmeter_unindexed_ids",
+            metrics::Unit::Count,
+            "Ids of counted events that are in memory only until their index has them."
+        );
+        metrics::describe_counter!(
+            "tokenmeter_id_index_lookups_total",
+            metrics::Unit::Count,
+            "Ids that memory could not answer for, so that their index was asked."
+        );
+        metrics::describe_counter!(
+            "tokenmeter_id_index_errors_total",
+            metrics::Unit::Count,
+            "Failed tries to move ids into their index; they are tried again."
+        );
     }
 
     /// What only needs the file: reports, dead letters, books.

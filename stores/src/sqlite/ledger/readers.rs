@@ -109,7 +109,7 @@ impl Readers {
 /// A reader never looks at the schema number, so SQLite's error is the only one.
 pub(super) fn sqlite_error(error: OpenError) -> rusqlite::Error {
     match error {
-        OpenError::Sqlite { source, .. } => source,
+        OpenError::Sqlite { source, .. } | OpenError::Damaged { source, .. } => source,
         OpenError::Newer { .. } => rusqlite::Error::InvalidQuery,
     }
 }

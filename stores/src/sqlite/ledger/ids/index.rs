@@ -87,13 +87,13 @@ impl Index {
         match Self::open_existing(path, ledger) {
             Ok(Some(index)) => return Ok(index),
             Ok(None) => tracing::info!("the index of ids belongs to another ledger"),
-            Err(error) if is_damaged(&error) => {
-                tracing::warn!(%error, "the index of ids is damaged");
+            Err(OpenError::Damaged { source, .. }) => {
+                tracing::warn!(error = %source, "the index of ids is damaged");
             }
             Err(error) => return Err(error),
         }
         remove(path);
-        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let sqlite = |source| OpenError::sqlite(path, source);
         let connection = DATABASE.open(path)?;
         let index = Self::of(connection).map_err(sqlite)?;
         index.adopt(ledger).map_err(sqlite)?;
@@ -101,7 +101,7 @@ impl Index {
     }
 
     fn open_existing(path: &Path, ledger: &LedgerStanding) -> Result<Option<Self>, OpenError> {
-        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let sqlite = |source| OpenError::sqlite(path, source);
         let connection = DATABASE.open(path)?;
         let mut index = Self::of(connection).map_err(sqlite)?;
         let owner: Vec<u8> = index
@@ -179,16 +179,6 @@ impl Index {
         {}
         Ok(())
     }
-}
-
-/// Whether the file's content is at fault, so that only making it anew helps.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-}
-
-fn is_damaged(error: &OpenError) -> bool {
-    matches!(error, OpenError::Sqlite { source, .. } if is_damage(source))
 }
 
 /// Removes the file and what SQLite keeps beside it.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use metering::usage::{IdDigest, KnownEvent, Offset};
 
 use super::filter::Filter;
-use super::index::{Index, LedgerStanding, is_damage, ledger_standing};
+use super::index::{Index, LedgerStanding, ledger_standing};
 use super::layers::Generation;
 use super::{Shared, index};
+use crate::sqlite::database::is_damage;
 use crate::sqlite::ledger::readers::{Readers, sqlite_error};
 
 /// Offsets that are indexed at once when the index is made from the ledger: 40 MB of memory.
@@ -47,7 +48,11 @@ pub(super) fn run(shared: &Shared, index: Index, ledger: &Readers) {
             Step::CatchUp => indexer.catch_up(),
             Step::FillFilter => indexer.fill_filter(),
             Step::Index => indexer.index_oldest(),
-            Step::Stop => return,
+            Step::Stop => {
+                // The index is closed last, and leaves no write-ahead log behind.
+                shared.readers.close_idle();
+                return;
+            }
         };
         if let Err(error) = done
             && !indexer.go_on_after(&error)

@@ -99,6 +99,13 @@ impl Layers {
         self.read().waiting.len()
     }
 
+    /// How many ids are in memory only.
+    pub(super) fn recent(&self) -> usize {
+        let state = self.read();
+        let waiting: usize = state.waiting.iter().map(|generation| generation.ids.len()).sum();
+        state.active.ids.len() + waiting
+    }
+
     /// Makes the generation still growing wait for the index; `false` when it is empty.
     pub(super) fn freeze(&self) -> bool {
         let mut state = self.write();
@@ -139,11 +146,6 @@ impl Layers {
         if !complete {
             state.filter = None;
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn filter_is_complete(&self) -> bool {
-        self.read().filter.is_some()
     }
 }
 

@@ -23,7 +23,7 @@ use metering::usage::{CountedEvent, IdDigest, Known, KnownEvent, Offset};
 
 use super::readers::Readers;
 use super::row::unavailable;
-use crate::sqlite::database::OpenError;
+use crate::sqlite::database::{OpenError, is_damage};
 use index::Index;
 use layers::Layers;
 
@@ -95,7 +95,8 @@ impl Ids {
     /// Opens the index at `path` (made anew when it is missing, damaged or of another ledger) and
     /// reads into memory what it lacks. `ledger` reads the ledger, which must have its schema.
     pub(super) fn open(path: &Path, ledger: &Readers) -> Result<Self, OpenError> {
-        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        // What is read here is the ledger; the index names itself.
+        let sqlite = |source| OpenError::sqlite(ledger.path(), source);
         let standing = ledger.try_read(index::ledger_standing).map_err(sqlite)?;
         let (position, index) = (standing.position, Index::open(path, &standing)?);
         let missing = position.number().saturating_sub(index.indexed_to.number());
@@ -125,11 +126,13 @@ impl Ids {
         if unsure.is_empty() {
             return Ok(known);
         }
+        let asked = u64::try_from(unsure.len()).unwrap_or(0);
+        metrics::counter!("tokenmeter_id_index_lookups_total").increment(asked);
         unsure.sort_unstable_by_key(|(_, digest)| *digest);
         let shared = Arc::clone(&self.shared);
         let find = move |open: &_| {
             index::find(open, &unsure).inspect_err(|error| {
-                if index::is_damage(error) {
+                if is_damage(error) {
                     shared.note(|progress| progress.damaged = true);
                 }
             })
@@ -153,8 +156,18 @@ impl Ids {
             let content = event.admitted.content_digest;
             (event.admitted.id_digest, KnownEvent { offset: event.offset, content })
         });
+        self.publish_ids(ids, position);
+    }
+
+    fn publish_ids(
+        &self,
+        ids: impl ExactSizeIterator<Item = (IdDigest, KnownEvent)>,
+        position: Offset,
+    ) {
         self.shared.layers.publish(ids, position);
-        let waiting = self.shared.layers.waiting();
+        let (waiting, unindexed) = (self.shared.layers.waiting(), self.shared.layers.recent());
+        #[allow(clippy::cast_precision_loss, reason = "a gauge of at most some millions")]
+        metrics::gauge!("tokenmeter_unindexed_ids").set(unindexed as f64);
         self.shared.note(|progress| {
             progress.published = position;
             progress.waiting = waiting;
@@ -181,20 +194,9 @@ impl Ids {
             Ok((index::ids_between(open, from, position)?, position))
         })?;
         if position > from {
-            self.shared.layers.publish(recent.into_iter(), position);
-            let waiting = self.shared.layers.waiting();
-            self.shared.note(|progress| {
-                progress.published = position;
-                progress.waiting = waiting;
-            });
+            self.publish_ids(recent.into_iter(), position);
         }
         Ok(())
-    }
-
-    /// Whether ids are looked up in memory and index as usual; `false` while the index is made.
-    #[cfg(test)]
-    pub(super) fn filter_is_complete(&self) -> bool {
-        self.shared.layers.filter_is_complete()
     }
 }
 
