@@ -173,3 +173,59 @@ pub struct PreferencesChange {
     /// The model that clients preselect.
     pub default_model: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::ModelCatalogue;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn on(plan: &str, status: SubscriptionStatus, expires_at: Option<Timestamp>) -> Subscription {
+        Subscription {
+            id: "sub_1".into(),
+            user_id: UserId::from_bytes([1; 16]),
+            plan: PlanName::new(plan),
+            status,
+            start_date: at(0),
+            expires_at,
+            auto_renew: false,
+            stripe_customer_id: None,
+            stripe_subscription_id: None,
+            payment_method_id: None,
+            created_at: at(0),
+            updated_at: at(0),
+            version: 3,
+        }
+    }
+
+    fn terms(subscription: &Subscription, now: i64) -> Terms {
+        let models = ModelCatalogue::from_toml(ModelCatalogue::DEFAULT_TOML).unwrap();
+        let plans = PlanCatalogue::from_toml(PlanCatalogue::DEFAULT_TOML, &models).unwrap();
+        subscription.terms(&plans, at(now))
+    }
+
+    #[test]
+    fn an_active_subscription_has_the_terms_of_its_plan_until_it_ends() {
+        let ending = on("basic", SubscriptionStatus::Active, Some(at(1000)));
+        let before = terms(&ending, 999);
+        assert_eq!((before.plan.as_str(), before.token_limit), ("basic", Some(500_000)));
+        assert_eq!((before.version, before.valid_until), (3, Some(at(1000))));
+        let after = terms(&ending, 1000);
+        assert_eq!((after.plan.as_str(), after.token_limit), ("free", Some(100_000)));
+        assert_eq!((after.version, after.valid_until), (3, None));
+        let endless = on("professional", SubscriptionStatus::Active, None);
+        assert_eq!(terms(&endless, i64::MAX).token_limit, None);
+    }
+
+    #[test]
+    fn whoever_is_not_active_or_on_a_plan_that_is_gone_has_the_terms_of_free() {
+        for status in [SubscriptionStatus::PastDue, SubscriptionStatus::Canceled] {
+            assert_eq!(terms(&on("basic", status, None), 0).plan.as_str(), "free");
+        }
+        let gone = on("withdrawn", SubscriptionStatus::Active, None);
+        assert_eq!(terms(&gone, 0).plan.as_str(), "free");
+    }
+}

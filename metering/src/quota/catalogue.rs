@@ -227,3 +227,6 @@ impl PlanCatalogue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,7 @@ pub enum Verdict {
     /// The same event is in flight already: publish it again, it takes nothing. Its
     /// `admitted_at` is new; flags and standing are those of the entry.
     Repeated(Grant),
-    /// Another event with the same id is in flight.
+    /// Another event with the same id is in flight, in this month or another.
     Conflict(Standing),
     /// Not let in.
     Refused(Refused, Standing),
@@ -213,6 +213,11 @@ pub struct CounterUser {
 #[async_trait]
 pub trait QuotaCounter: Send + Sync {
     /// Lets in every event it can, in order; answers in the order asked.
+    ///
+    /// What is counted is in flight no more. So the ledger must be asked for the id *after* the
+    /// answer: before a client hears `Conflict` or `Refused`, and after `Granted` or `Repeated`
+    /// when the grant's cursor is beyond that of an earlier look. `Unavailable` also when an event
+    /// would be refused while the same one is in flight in another month.
     async fn admit(&self, asked: &[Admission]) -> Result<Vec<Verdict>, Unavailable>;
 
     /// Takes back entries of events that were found in the ledger after they were let in, and that

@@ -129,3 +129,55 @@ impl Totals {
         Some(rest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_request_counts_for_its_type() {
+        let totals = Totals::of(RequestType::Plagiarism, 30);
+        assert_eq!(totals, Totals { tokens: 30, requests: [0, 1, 0] });
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_seen() {
+        let full = Totals { tokens: u64::MAX, requests: [0; 3] };
+        assert_eq!(full.plus(Totals::of(RequestType::Chat, 1)), None);
+        let full = Totals { tokens: 0, requests: [0, 0, u64::MAX] };
+        assert_eq!(full.plus(Totals::of(RequestType::PromptGeneration, 0)), None);
+        assert_eq!(Totals::default().minus(Totals::of(RequestType::Chat, 0)), None);
+    }
+
+    #[test]
+    fn terms_are_those_of_the_plan() {
+        let plan = Plan {
+            name: PlanName::new("basic"),
+            token_limit: Some(5),
+            request_limits: [Some(1), None, Some(3)],
+            tier: Tier(1),
+            over_limit: OverLimit::Record,
+            free: false,
+        };
+        let end = Some(Timestamp::from_millis(7));
+        let terms = Terms::of(&plan, 4, end);
+        assert_eq!((terms.version, terms.valid_until, terms.tier), (4, end, plan.tier));
+        assert_eq!((terms.plan, terms.over_limit), (plan.name, plan.over_limit));
+        assert_eq!(terms.token_limit, plan.token_limit);
+        assert_eq!(terms.request_limits, plan.request_limits);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_can_be_taken_out(
+            tokens in 0..u64::MAX / 2, more in 0..u64::MAX / 2, requests: [u32; 3], others: [u32; 3],
+        ) {
+            let one = Totals { tokens, requests: requests.map(u64::from) };
+            let other = Totals { tokens: more, requests: others.map(u64::from) };
+            let sum = one.plus(other).unwrap();
+            prop_assert_eq!(sum.tokens, tokens + more);
+            prop_assert_eq!(sum.minus(other), Some(one));
+        }
+    }
+}

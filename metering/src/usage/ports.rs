@@ -70,6 +70,10 @@ pub trait EventSource: Send + Sync {
     /// A time that no record which is still to come will have been admitted `ADMISSION_WINDOW +
     /// MARGIN` before: by it the counter forgets what never reached the log. Only meaningful
     /// when everything up to [`Self::end`] has been counted.
+    ///
+    /// It binds the log: later records are stamped no earlier than `MARGIN` before it, even when
+    /// the machine's clock is set back. Ask before the read that reaches the end; a flush that does
+    /// not reach it carries its own largest log time instead.
     async fn watermark(&self, partition: Partition) -> Result<Timestamp, Unavailable>;
 
     /// Lets go of records below `below` that the log took before `before`. Kafka does this by

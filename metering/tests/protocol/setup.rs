@@ -151,10 +151,10 @@ impl Setup {
     pub(crate) fn draw(seed: u64, rules: &Rules) -> Self {
         let mut random = Random::new(seed);
         let users: Vec<_> =
-            (0..1 + random.below(3)).map(|number| UserId::from_bytes([number as u8; 16])).collect();
+            (0..1 + random.small(3)).map(|number| UserId::from_bytes([number; 16])).collect();
         let second = Duration::from_secs(1);
         let before_midnight = [4, 12, 30, 600_000][random.below(4)] * second;
-        let token_limit = 3 + random.below(4) as u64;
+        let token_limit = 3 + random.small(4);
         let holds = (0..[0, 0, 1, 2][random.below(4)])
             .map(|number| HoldSpec::draw(&mut random, &users, number, token_limit))
             .collect::<Vec<_>>();
@@ -167,7 +167,7 @@ impl Setup {
             start: first_month().end().minus(before_midnight),
             users_max: [1, 2, 100][random.below(3)],
             users,
-            token_limit,
+            token_limit: token_limit.into(),
             request_limit: [None, Some(2), Some(4)][random.below(3)],
             events,
             holds,
@@ -213,16 +213,16 @@ impl Setup {
 }
 
 impl HoldSpec {
-    fn draw(random: &mut Random, users: &[UserId], number: usize, limit: u64) -> Self {
+    fn draw(random: &mut Random, users: &[UserId], number: usize, limit: u8) -> Self {
         let user = users[random.below(users.len())];
-        let tokens = 1 + random.below(limit as usize) as u64;
+        let tokens = u64::from(1 + random.small(limit));
         Self {
             user,
             id: IdDigest::of_hold(user, &ReservationId::new(&format!("{number}")).unwrap()),
             digest: ContentDigest::of_hold(RequestType::Chat, &model(), tokens),
             tokens,
             lasts: Duration::from_secs([3, 12, 30][random.below(3)]),
-            tries: 1 + random.below(3) as u8,
+            tries: 1 + random.small(3),
         }
     }
 }
@@ -236,7 +236,7 @@ impl EventSpec {
             (user, settles) = (hold.user, Some(hold.id));
         }
         let name = EventId::new(&format!("{number}")).unwrap();
-        let prompt = 1 + random.below(3) as u32;
+        let prompt = u32::from(1 + random.small(3));
         let other_type = [RequestType::Chat, RequestType::Plagiarism][random.below(2)];
         Self {
             user,
@@ -244,13 +244,13 @@ impl EventSpec {
             name,
             contents: [
                 Content::new(RequestType::Chat, prompt),
-                Content::new(other_type, prompt + 1 + random.below(2) as u32),
+                Content::new(other_type, prompt + 1 + u32::from(random.small(2))),
             ],
             occurred: [Occurred::Now, Occurred::Now, Occurred::FirstMonth, Occurred::SecondMonth]
                 [random.below(4)],
             settles,
             trust: [Trust::User, Trust::Service][random.below(2)],
-            tries: 1 + random.below(3) as u8,
+            tries: 1 + random.small(3),
         }
     }
 }
@@ -277,6 +277,11 @@ impl Random {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Below `end`, which must not be 0.
+    pub(crate) fn small(&mut self, end: u8) -> u8 {
+        u8::try_from(self.next() % u64::from(end)).unwrap()
     }
 
     /// Below `end`, which must not be 0.
