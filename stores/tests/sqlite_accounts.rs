@@ -110,5 +110,5 @@ fn a_file_that_is_no_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("accounts.db");
     std::fs::write(&file, "not a database, but a text that is long enough".repeat(100)).unwrap();
-    assert!(matches!(SqliteAccounts::open(&file), Err(OpenError::Sqlite { .. })));
+    assert!(matches!(SqliteAccounts::open(&file), Err(OpenError::Damaged { .. })));
 }

@@ -21,14 +21,63 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: usize,
     },
-    /// SQLite said no: locked, damaged, no space, no permission.
-    #[error("{path} cannot be opened: {source}")]
+    /// The content of the file is at fault: to try again does not help.
+    #[error("{path} is damaged; {}", remedy(path))]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// SQLite said no: locked, no space, no permission.
+    #[error("{path} cannot be opened")]
     Sqlite {
         /// Which file.
         path: String,
         /// What SQLite said.
         source: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    /// What SQLite said of a file.
+    pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.display().to_string();
+        if is_damage(&source) {
+            return Self::Damaged { path, source };
+        }
+        Self::Sqlite { path, source }
+    }
+}
+
+/// Whether the content of a file is at fault.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// What an operator can do about a damaged file, with the server stopped.
+fn remedy(path: &str) -> &'static str {
+    match Path::new(path).file_name().and_then(|name| name.to_str()) {
+        Some("log.db") => {
+            "restore the whole directory from a backup: offsets of another log do not fit \
+             ledger.db. Events that were acknowledged since the backup can be sent again with \
+             their ids"
+        }
+        Some("ledger.db") => {
+            "move ledger.db, ledger.db-wal and ledger.db-shm away and put the ledger.db of a \
+             backup in their place: what came since is counted again from log.db, as far back as \
+             it goes (the log retention). Without a backup it is made again from log.db alone \
+             only if that still holds the first record of all; erasures of metadata must then be \
+             asked for again"
+        }
+        Some("accounts.db") => {
+            "move accounts.db, accounts.db-wal and accounts.db-shm away and put the accounts.db \
+             of a backup in their place: users, keys and changes since are lost"
+        }
+        Some("ids.db") => "move ids.db, ids.db-wal and ids.db-shm away: it is made again",
+        _ => "restore it from a backup",
+    }
 }
 
 /// How much a commit survives.
@@ -54,7 +103,7 @@ pub struct Database {
 impl Database {
     /// Opens the file for writing; makes it when it is missing.
     pub(super) fn open(&self, path: &Path) -> Result<Connection, OpenError> {
-        let failed = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let failed = |source| OpenError::sqlite(path, source);
         let mut connection = Connection::open(path).map_err(failed)?;
         let found = self.prepare(&mut connection).map_err(failed)?;
         if found > self.migrations.len() {
@@ -66,7 +115,7 @@ impl Database {
 
     /// Opens the file for reading beside a writer. It must have been opened for writing before.
     pub(super) fn open_reader(&self, path: &Path) -> Result<Connection, OpenError> {
-        let failed = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let failed = |source| OpenError::sqlite(path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(self.busy_timeout).map_err(failed)?;

@@ -18,14 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// of no use.
 pub fn copy_online(from: &Path, to: &Path) -> Result<(), OpenError> {
     let source = open_for_reading(from)?;
-    let mut target = Connection::open(to).map_err(|error| failed(to, error))?;
+    let mut target = Connection::open(to).map_err(|error| OpenError::sqlite(to, error))?;
     let copied = Backup::new(&source, &mut target).and_then(|backup| {
         // All pages in one step: one snapshot, so no writer makes it begin again.
         backup.step(-1).map(drop)
     });
-    copied.map_err(|error| failed(to, error))?;
+    copied.map_err(|error| OpenError::sqlite(to, error))?;
     // A file of its own, without a journal beside it.
-    target.pragma_update(None, "journal_mode", "delete").map_err(|error| failed(to, error))
+    target
+        .pragma_update(None, "journal_mode", "delete")
+        .map_err(|error| OpenError::sqlite(to, error))
 }
 
 /// What [`inspect`] saw.
@@ -48,7 +50,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
         let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok(Inspection { schema, damage: (said != "ok").then_some(said) })
     };
-    read().map_err(|error| failed(path, error))
+    read().map_err(|error| OpenError::sqlite(path, error))
 }
 
 fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
@@ -57,11 +59,7 @@ fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
         connection.busy_timeout(PATIENCE)?;
         Ok(connection)
     });
-    opened.map_err(|error| failed(path, error))
-}
-
-fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
-    OpenError::Sqlite { path: path.display().to_string(), source }
+    opened.map_err(|error| OpenError::sqlite(path, error))
 }
 
 #[cfg(test)]

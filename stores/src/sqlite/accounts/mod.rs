@@ -42,9 +42,10 @@ const READERS: usize = 4;
 pub struct SqliteAccounts(Arc<Connections>);
 
 struct Connections {
-    writer: Mutex<Connection>,
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
+    /// Closed last: only a connection that may write moves the journal into the file.
+    writer: Mutex<Connection>,
 }
 
 impl SqliteAccounts {

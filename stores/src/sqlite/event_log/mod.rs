@@ -73,7 +73,7 @@ impl SqliteEventLog {
     /// # Errors
     /// [`OpenError`]; nothing was changed.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let failed = |source| OpenError::sqlite(path, source);
         let connection = LOG.open(path)?;
         let last = writer::prepare(&connection).map_err(failed)?;
         let reader = Arc::new(Reader::new(LOG.open_reader(path)?));
@@ -122,6 +122,9 @@ impl SqliteEventLog {
 
 impl Drop for SqliteEventLog {
     fn drop(&mut self) {
+        // The writer closes its connection last: only one that may write moves the journal into the
+        // file.
+        self.reader.close();
         drop(self.jobs.take());
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()

@@ -7,16 +7,21 @@ use metering::time::Timestamp;
 use metering::usage::{LogRecord, Offset, Payload};
 use rusqlite::Connection;
 
-use super::unavailable;
+use super::{stopped, unavailable};
 use crate::record;
 
 /// The reading connection: one read at a time.
 #[derive(Debug)]
-pub(super) struct Reader(Mutex<Connection>);
+pub(super) struct Reader(Mutex<Option<Connection>>);
 
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
-        Self(Mutex::new(connection))
+        Self(Mutex::new(Some(connection)))
+    }
+
+    /// Waits for the read that is under way; later ones are unavailable.
+    pub(super) fn close(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The records of `[from, end)`, at most `records_max`. Blocks on the disk.
@@ -27,6 +32,7 @@ impl Reader {
         records_max: usize,
     ) -> Result<Vec<LogRecord>, Unavailable> {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_ref().ok_or_else(stopped)?;
         let mut segments =
             connection.prepare_cached(include_str!("read.sql")).map_err(unavailable)?;
         let mut rows = segments.query([from.number(), end.number()]).map_err(unavailable)?;
