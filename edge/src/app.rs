@@ -16,7 +16,8 @@ use http::{HeaderValue, Method};
 use metering::time::Clock;
 use tower_http::cors::CorsLayer;
 
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 use crate::request_id::{self, REQUEST_ID, X_REQUEST_ID};
 use crate::telemetry::RouteMetrics;
 

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 
 /// How long a body may take: a slow client holds a connection and its memory.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);

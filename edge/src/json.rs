@@ -10,7 +10,8 @@ use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use crate::body;
-use crate::problem::{At, Code, FieldProblem, Problem};
+use crate::code::Code;
+use crate::problem::{At, FieldProblem, Problem};
 
 /// JSON bodies of everything but batches, in bytes: a track call with all its metadata has a tenth
 /// of it. A larger limit lets one client hold more of our memory.

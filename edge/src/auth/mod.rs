@@ -12,7 +12,8 @@ use metering::quota::Trust;
 
 pub use verifier::Verifier;
 
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 
 /// Who calls. As an extractor it answers 401 when the credentials are missing or bad.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@ use subtle::ConstantTimeEq;
 use super::access_token::TrustedKeys;
 use super::cache::{CredentialDigest, Subject, Verdict, VerdictCache};
 use super::{Caller, api_key};
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 
 /// Longer credentials are none of ours: an access token has some 300 bytes.
 const CREDENTIAL_BYTES_MAX: usize = 4096;

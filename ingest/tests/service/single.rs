@@ -173,6 +173,13 @@ async fn every_bad_form_has_its_answer_and_changes_nothing() {
         assert_eq!(answer.refused(), (status, code), "{event}");
         assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{event}: {}", answer.body);
     }
+    assert!(house.logged().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_as_an_event_is_refused() {
+    let house = House::new().await;
+    let user = house.user("professional").await;
     let positional = r#"["a","chat","gpt-4",1,1,null,null,null,null,null,null,null]"#;
     let answer = house.send(OWN, &user.token, &[], positional).await;
     assert_eq!(answer.refused(), (422, "invalid_request"));
