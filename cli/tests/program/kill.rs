@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -151,7 +152,7 @@ impl Load {
 }
 
 /// Every event of a user as the server shows it: id, tokens, month.
-fn history(admin: &Http, user: &str) -> Vec<(String, u64, String)> {
+pub(crate) fn history(admin: &Http, user: &str) -> Vec<(String, u64, String)> {
     let mut rows = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -244,6 +245,9 @@ fn whatever_is_killed_acknowledged_events_are_counted_once() {
                 (there || clients.iter().any(|client| client.is_finished())).then_some(())
             });
             server.kill();
+            if random.random_bool(0.3) {
+                installation.start_and_kill(Duration::from_millis(random.random_range(0..60)));
+            }
             server = installation.start();
             *load.url.write().unwrap() = server.http.url.clone();
         }

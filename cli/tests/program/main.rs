@@ -5,10 +5,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "fixtures are test code, though they stand outside of the test functions"
 )]
 
+mod callers;
 mod commands;
+mod faults;
 mod http;
 mod kill;
 mod limits;

@@ -30,11 +30,18 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
 /// A directory for one test, and the program on it.
 pub(crate) struct Installation {
     directory: TempDir,
+    beneath_file_limits: bool,
 }
 
 impl Installation {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap(), beneath_file_limits: false }
+    }
+
+    /// One whose processes meet a limit on the size of files as a write that fails, as on a full
+    /// disk: by default it would end them.
+    pub(crate) fn beneath_file_limits() -> Self {
+        Self { beneath_file_limits: true, ..Self::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -47,7 +54,12 @@ impl Installation {
 
     /// The program with these arguments, on this installation's data.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenmeter"));
+        let program = env!("CARGO_BIN_EXE_tokenmeter");
+        let mut command = Command::new(if self.beneath_file_limits { "bash" } else { program });
+        if self.beneath_file_limits {
+            // What the shell ignores, the program it turns into ignores too.
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+        }
         let own = std::env::vars_os().map(|(name, _)| name);
         for name in own.filter(|name| name.to_string_lossy().starts_with("TOKENMETER_")) {
             command.env_remove(name);
@@ -117,6 +129,13 @@ impl Installation {
             (ops.get("/health/ready").status == 200).then_some(())
         });
         server
+    }
+
+    /// Kills it while it starts: the moment is drawn, nothing is waited for.
+    pub(crate) fn start_and_kill(&self, after: Duration) {
+        let mut server = self.spawn(&[]);
+        std::thread::park_timeout(after);
+        server.kill();
     }
 
     fn spawn(&self, arguments: &[&str]) -> Server {
