@@ -51,9 +51,13 @@ async fn answer(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(read).unwrap()
 }
 
+/// Ended or reset: both close it.
 async fn is_closed(stream: &mut TcpStream) {
     let mut rest = vec![];
-    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+    if let Err(error) = ended {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }
 
 fn hello() -> Router {
@@ -110,6 +114,7 @@ async fn requests_in_progress_are_answered_before_the_end() {
     };
     let running = start(Router::new().route("/", get(slow)), Limits::default()).await;
     let mut idle = TcpStream::connect(running.address).await.unwrap();
+    // Accepted in order: once the busy one is served, the idle one is there too.
     let mut busy = TcpStream::connect(running.address).await.unwrap();
     ask(&mut busy, "/").await;
     timeout(PATIENCE, entered.notified()).await.unwrap();
@@ -123,7 +128,10 @@ async fn requests_in_progress_are_answered_before_the_end() {
 
 #[tokio::test]
 async fn what_does_not_end_in_time_is_cut() {
-    let never = async || {
+    let entered = Arc::new(Notify::new());
+    let inside = entered.clone();
+    let never = async move || {
+        inside.notify_one();
         std::future::pending::<()>().await;
         "never"
     };
@@ -131,6 +139,7 @@ async fn what_does_not_end_in_time_is_cut() {
     let running = start(Router::new().route("/", get(never)), limits).await;
     let mut busy = TcpStream::connect(running.address).await.unwrap();
     ask(&mut busy, "/").await;
+    timeout(PATIENCE, entered.notified()).await.unwrap();
     running.stop.send(()).unwrap();
     timeout(PATIENCE, running.task).await.unwrap().unwrap().unwrap();
     is_closed(&mut busy).await;
