@@ -26,6 +26,7 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcom
     for name in [LEDGER, LOG, ACCOUNTS] {
         let copy = copies.path.join(name);
         copy_online(&directory.file(name), &copy)?;
+        keep_private(&copy)?;
         archive.append_path_with_name(&copy, name).with_context(|| format!("adding {name}"))?;
         std::fs::remove_file(&copy)?;
     }
@@ -43,6 +44,16 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcom
         say(format!("To restore: mkdir DIR && tar -xf {file} -C DIR && tokenmeter --data-dir DIR"));
     }
     Ok(Outcome::Success)
+}
+
+/// Who unpacks the archive gets files that only they may read.
+fn keep_private(file: &Path) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(file, mode)?;
+    }
+    Ok(())
 }
 
 /// A directory beside the archive, on the same disk; only its owner may enter.

@@ -43,6 +43,7 @@ fn describe() {
     aggregator::describe();
     api::describe();
     stores::sqlite::SqliteEventLog::describe();
+    stores::sqlite::SqliteLedger::describe();
     // An alert on errors needs the series before the first one.
     for store in ["accounts", "event_log", "ledger", "quota_counter"] {
         metrics::counter!("tokenmeter_store_errors_total", "store" => store).increment(0);

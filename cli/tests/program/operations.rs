@@ -31,6 +31,10 @@ fn metrics_have_every_promised_family_with_help_and_type() {
         assert!(metrics.contains(&format!("# HELP {family} ")), "{family}\n{metrics}");
         assert!(metrics.contains(&format!("# TYPE {family} ")), "{family}\n{metrics}");
     }
+    let families = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for family in families.filter_map(|line| line.split(' ').next()) {
+        assert!(metrics.contains(&format!("# HELP {family} ")), "{family} has no help text");
+    }
     // Not on the public listener.
     assert_eq!(server.http.get("/metrics").status, 404);
 }
