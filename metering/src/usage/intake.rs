@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::plain_json::is_plain;
 use super::{EventId, Metadata, ModelName, RequestType, ReservationId, TokenCounts};
 use crate::accounts::UserId;
 use crate::time::Timestamp;
@@ -164,10 +165,11 @@ fn read_written(written: &Written<'_>) -> Result<EventInput, ()> {
         return Err(());
     }
     let metadata = match written.metadata {
-        // A NUL can only stand in JSON as an escape: leave that to the tree.
-        Some(raw) if raw.get().contains("\\u0000") => return Err(()),
         Some(raw) if raw.get().len() > METADATA_BYTES_MAX => return Err(()),
-        Some(raw) if raw.get().starts_with('{') => Some(Metadata(raw.get().into())),
+        // A raw value was only skipped over: it is shown to others as it stands.
+        Some(raw) if raw.get().starts_with('{') && is_plain(raw.get()) => {
+            Some(Metadata(raw.get().into()))
+        }
         Some(_) => return Err(()),
         None => None,
     };

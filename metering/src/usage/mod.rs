@@ -3,6 +3,7 @@
 mod event;
 mod fold;
 mod intake;
+mod plain_json;
 mod ports;
 mod record;
 mod reports;

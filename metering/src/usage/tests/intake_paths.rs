@@ -114,3 +114,17 @@ fn of_a_field_written_twice_the_last_counts() {
     let text = br#"{"request_type":"chat","model":"a","model":"b","prompt_tokens":1,"completion_tokens":2}"#;
     assert_eq!(read_event(text).unwrap().model.as_str(), "b");
 }
+
+#[test]
+fn metadata_that_other_parsers_do_not_take_is_refused() {
+    for metadata in
+        [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, r#"{"a":["\u0000"]}"#, r#"{"\u0000":1}"#]
+    {
+        let text = format!(
+            r#"{{"request_type":"chat","model":"a","prompt_tokens":1,"completion_tokens":2,"metadata":{metadata}}}"#
+        );
+        assert!(read_event(text.as_bytes()).is_err(), "{metadata}");
+    }
+    let escaped = r#"{"request_type":"chat","model":"a","prompt_tokens":1,"completion_tokens":2,"metadata":{"a":"\ud83d\ude00\\u0000 \n","b":-1e9}}"#;
+    assert!(read_event(escaped.as_bytes()).unwrap().metadata.is_some());
+}
