@@ -43,9 +43,9 @@ pub(crate) fn complain(text: impl fmt::Display) {
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 
-/// Prints one JSON document.
+/// Prints one JSON document on one line, which `sed` and `jq` take alike.
 pub(crate) fn say_json(document: &impl Serialize) -> anyhow::Result<()> {
-    say(serde_json::to_string_pretty(document)?);
+    say(serde_json::to_string(document)?);
     Ok(())
 }
 
