@@ -11,6 +11,7 @@
 
 mod callers;
 mod commands;
+mod dead_letters;
 mod faults;
 mod http;
 mod kill;

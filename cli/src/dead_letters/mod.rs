@@ -168,3 +168,6 @@ fn replay(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
     }
     Ok(Outcome::of(done.undecodable + done.event_id_reused == 0))
 }
+
+#[cfg(test)]
+mod tests;
