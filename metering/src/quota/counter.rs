@@ -222,6 +222,11 @@ pub trait QuotaCounter: Send + Sync {
 
     /// Takes back entries of events that were found in the ledger after they were let in, and that
     /// are therefore not published. An entry that is gone is passed over.
+    ///
+    /// Only what the caller itself was `Granted`, and only if it was counted *below the cursor of
+    /// that grant*: then the totals had it already. What was counted since, through another
+    /// request, leaves with the sync that brings its totals; to take it back sooner would free
+    /// its room for a moment.
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable>;
 
     /// Holds tokens and one request before a model call.

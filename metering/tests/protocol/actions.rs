@@ -59,7 +59,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    pub(crate) const KINDS: usize = 24;
+    pub(crate) const KINDS: usize = 25;
 
     /// Its place in a table of weights.
     pub(crate) fn kind(&self) -> usize {
@@ -67,7 +67,8 @@ impl Action {
             Self::Pass(_) => 0,
             Self::SetClock(_) => 1,
             Self::SetLogTime(_) => 2,
-            Self::Send { .. } => 3,
+            Self::Send { content: 0, .. } => 3,
+            Self::Send { .. } => 24,
             Self::Look(_) => 4,
             Self::Admit(_) => 5,
             Self::ReadTotals(_) => 6,
@@ -91,6 +92,36 @@ impl Action {
         }
     }
 
+    /// The request that it carries on: some are slow while others are fast.
+    pub(crate) fn request(&self) -> Option<u32> {
+        match *self {
+            Self::Look(request)
+            | Self::Admit(request)
+            | Self::ReadTotals(request)
+            | Self::Seed(request)
+            | Self::LookAgain(request)
+            | Self::LookBeforeRefusal(request)
+            | Self::Publish(request)
+            | Self::Acknowledge(request)
+            | Self::GiveUp(request)
+            | Self::Store { request, .. }
+            | Self::Lose(request) => Some(request),
+            Self::Pass(_)
+            | Self::SetClock(_)
+            | Self::SetLogTime(_)
+            | Self::Send { .. }
+            | Self::Fold(_)
+            | Self::Commit
+            | Self::MoveCursor
+            | Self::Sync
+            | Self::Idle
+            | Self::Crash(_)
+            | Self::Open
+            | Self::Hold(_)
+            | Self::Release(_) => None,
+        }
+    }
+
     /// How likely it is beside others of its state; a schedule's own weights come on top.
     pub(crate) fn weight(&self) -> f32 {
         match self {
@@ -98,8 +129,8 @@ impl Action {
             Self::SetClock(_) | Self::GiveUp(_) | Self::Lose(_) | Self::Idle => 0.1,
             Self::SetLogTime(_) | Self::Release(_) => 0.06,
             Self::Crash(_) => 0.04,
-            Self::Send { content: 0, barred: false, .. } | Self::Hold(_) => 0.4,
-            Self::Send { .. } => 0.15,
+            Self::Send { barred: false, .. } | Self::Hold(_) => 0.3,
+            Self::Send { .. } => 0.1,
             Self::Look(_)
             | Self::Admit(_)
             | Self::ReadTotals(_)

@@ -28,7 +28,7 @@ impl World {
         let client = &mut self.clients[event];
         client.tries -= 1;
         client.sent = true;
-        let counted = self.ledger.known.get(&spec.id) == Some(&digest);
+        let counted = self.ledger.known.get(&spec.id).is_some_and(|one| one.content == digest);
         let is_repeat = counted || client.acknowledged == Some(digest);
         let (number, stage) = (self.next_request, Stage::Arrived);
         self.next_request += 1;
@@ -46,9 +46,9 @@ impl World {
     pub(crate) fn look_first(&mut self, number: u32) {
         let (event, digest) = self.named(number);
         match self.look(&self.setup.events[event].id) {
-            (_, Some(content)) => {
+            (_, Some(known)) => {
                 self.mark("known at the door");
-                self.tell_known(number, content == digest);
+                self.tell_known(number, known.content == digest);
             }
             (cursor, None) => self.request(number).stage = Stage::Looked(cursor),
         }
@@ -96,6 +96,9 @@ impl World {
                 self.mark("conflict");
                 if self.setup.rules.other_content_conflicts {
                     self.request(number).stage = Stage::Refusing;
+                    if !self.setup.rules.looked_up_before_a_conflict {
+                        self.refuse(number);
+                    }
                     return;
                 }
                 let (admitted_at, cursor) = (self.clock(), looked);
@@ -115,9 +118,14 @@ impl World {
     }
 
     fn go_on(&mut self, number: u32, looked: metering::usage::Offset, grant: Grant, is_new: bool) {
-        let moved = grant.cursor > looked && self.setup.rules.looked_up_after_the_cursor_moved;
-        self.request(number).stage =
-            if moved { Stage::Doubtful { grant, is_new } } else { Stage::Sound(grant) };
+        let rules = &self.setup.rules;
+        let looks =
+            rules.looked_up_after_the_cursor_moved && (is_new || rules.looked_up_after_a_repeat);
+        self.request(number).stage = if looks && grant.cursor > looked {
+            Stage::Doubtful { grant, is_new }
+        } else {
+            Stage::Sound(grant)
+        };
     }
 
     /// Marks, and the broken variant in which a settled hold goes on.
@@ -174,20 +182,25 @@ impl World {
         let Stage::Doubtful { grant, is_new } = self.request(number).stage.clone() else {
             unreachable!()
         };
-        let Some(content) = self.look(&asked.id_digest).1 else {
+        let Some(known) = self.look(&asked.id_digest).1 else {
             self.request(number).stage = Stage::Sound(grant);
             return;
         };
         self.mark("known at the recheck");
-        if is_new {
+        let in_totals = known.offset < grant.cursor;
+        if is_new && (in_totals || !self.setup.rules.withdrawn_only_when_in_the_totals) {
             self.withdraw(&asked);
         }
-        self.tell_known(number, content == asked.content_digest);
+        if is_new && !in_totals {
+            self.mark("counted since the grant");
+        }
+        self.tell_known(number, known.content == asked.content_digest);
     }
 
     pub(crate) fn look_before_refusal(&mut self, number: u32) {
         let (event, digest) = self.named(number);
-        if self.look(&self.setup.events[event].id).1 == Some(digest) {
+        let known = self.look(&self.setup.events[event].id).1;
+        if known.is_some_and(|known| known.content == digest) {
             self.mark("known before a refusal");
             self.tell_known(number, true);
         } else {

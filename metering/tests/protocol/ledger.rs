@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use metering::accounts::UserId;
 use metering::quota::{Synced, Totals, UserTotals};
 use metering::time::{Period, Timestamp};
-use metering::usage::{Flush, LogRecord, Partition, Payload, SummaryKey, Sums, fold};
+use metering::usage::{Flush, KnownEvent, LogRecord, Partition, Payload, SummaryKey, Sums, fold};
 
 use super::world::{Folded, World, empty_counter, offset};
 
@@ -24,7 +24,7 @@ impl World {
             self.log[..cursor + count].iter().map(|record| record.log_time).max().unwrap()
         };
         let known = if self.setup.rules.counted_ids_are_known {
-            self.ledger.known.clone()
+            self.ledger.known.iter().map(|(id, event)| (*id, event.content)).collect()
         } else {
             HashMap::new()
         };
@@ -42,7 +42,8 @@ impl World {
         let end = flush.range.end;
         for counted in &flush.counted {
             let admitted = &counted.admitted;
-            self.ledger.known.insert(admitted.id_digest, admitted.content_digest);
+            let known = KnownEvent { offset: counted.offset, content: admitted.content_digest };
+            self.ledger.known.insert(admitted.id_digest, known);
         }
         for (key, more) in &flush.statistics {
             let totals = self.ledger.totals.entry(*key).or_default();

@@ -80,7 +80,9 @@ impl World {
         for event in 0..self.clients.len() {
             let id = self.setup.events[event].id;
             let acknowledged = self.clients[event].acknowledged;
-            if acknowledged.is_some() && self.ledger.known.get(&id).copied() != acknowledged {
+            if acknowledged.is_some()
+                && self.ledger.known.get(&id).map(|known| known.content) != acknowledged
+            {
                 self.violate(format!("event {event} is acknowledged but not counted"));
             }
         }

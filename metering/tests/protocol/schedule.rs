@@ -22,20 +22,20 @@ pub(crate) struct Failure {
 }
 
 /// The schedule of a seed. Each draws its own weights, so that some have many crashes, others a
-/// slow ledger, others clients that hardly ever wait; and now and then the weights change.
+/// slow ledger, others clients that hardly ever wait; and for a while at a time some kinds of
+/// action and some requests are slower than others.
 pub(crate) fn run(seed: u64, rules: &Rules) -> Outcome {
     let setup = Setup::draw(seed, rules);
     let mut random = Random::new(!seed);
     let (steps, mut world) = (setup.steps, World::new(setup));
     let (mut actions, mut possible) = (Vec::with_capacity(steps), Vec::new());
-    let base = weights(&mut random, &[0.1, 0.4, 1.0, 1.0, 3.0, 8.0]);
-    let mut pace = [1.0; Action::KINDS];
+    let mut weights = Weights::draw(&mut random);
     for step in 0..steps {
-        if step % 16 == 0 {
-            pace = weights(&mut random, &[0.02, 0.5, 1.0, 2.0]);
+        if step % weights.while_steps == 0 {
+            weights.change_pace(&mut random);
         }
         world.actions(&mut possible);
-        let action = pick(&mut random, &possible, &base, &pace).clone();
+        let action = weights.pick(&mut random, &possible).clone();
         world.apply(&action);
         actions.push(action);
         if world.violation.is_some() {
@@ -48,21 +48,53 @@ pub(crate) fn run(seed: u64, rules: &Rules) -> Outcome {
     Outcome { actions, marks: world.marks, violation: world.violation }
 }
 
-fn weights(random: &mut Random, choices: &[f32]) -> [f32; Action::KINDS] {
-    std::array::from_fn(|_| choices[random.below(choices.len())])
+struct Weights {
+    base: [f32; Action::KINDS],
+    pace: [f32; Action::KINDS],
+    /// By request number, going round.
+    requests: [f32; 8],
+    /// How long a pace lasts.
+    while_steps: usize,
 }
 
-fn pick<'a>(random: &mut Random, possible: &'a [Action], base: &[f32], pace: &[f32]) -> &'a Action {
-    let weigh = |one: &Action| one.weight() * base[one.kind()] * pace[one.kind()];
-    let sum: f32 = possible.iter().map(weigh).sum();
-    let mut left = sum * (random.below(1 << 20) as f32 / (1 << 20) as f32);
-    for action in possible {
-        left -= weigh(action);
-        if left < 0.0 {
-            return action;
+impl Weights {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            base: Self::drawn(random, &[0.1, 0.4, 1.0, 1.0, 3.0, 8.0]),
+            pace: [1.0; Action::KINDS],
+            requests: [1.0; 8],
+            while_steps: [12, 16, 40][random.below(3)],
         }
     }
-    &possible[0]
+
+    fn change_pace(&mut self, random: &mut Random) {
+        self.pace = Self::drawn(random, &[0.1, 0.5, 1.0, 2.0]);
+        self.requests = Self::drawn(random, &[0.01, 0.3, 1.0, 3.0]);
+    }
+
+    fn drawn<const N: usize>(random: &mut Random, choices: &[f32]) -> [f32; N] {
+        std::array::from_fn(|_| choices[random.below(choices.len())])
+    }
+
+    fn weigh(&self, action: &Action) -> f32 {
+        let request = action.request().map_or(1.0, |number| {
+            let place = usize::try_from(number).unwrap() % self.requests.len();
+            self.requests[place]
+        });
+        action.weight() * self.base[action.kind()] * self.pace[action.kind()] * request
+    }
+
+    fn pick<'a>(&self, random: &mut Random, possible: &'a [Action]) -> &'a Action {
+        let sum: f32 = possible.iter().map(|action| self.weigh(action)).sum();
+        let mut left = sum * random.share();
+        for action in possible {
+            left -= self.weigh(action);
+            if left < 0.0 {
+                return action;
+            }
+        }
+        &possible[0]
+    }
 }
 
 /// The failure with the smallest seed, of all schedules in the range; on all cores.

@@ -61,6 +61,13 @@ rules! {
     looked_up_before_refusal,
     /// The ledger is asked again when the counter was ahead of the first look.
     looked_up_after_the_cursor_moved,
+    /// … also before a client hears that its id was reused.
+    looked_up_before_a_conflict,
+    /// … also when the grant repeats that of another request.
+    looked_up_after_a_repeat,
+    /// An entry is taken back only if the event was counted below the cursor of its grant; else
+    /// the counter does not have its totals yet.
+    withdrawn_only_when_in_the_totals,
     /// A look sees everything below the cursor that it names.
     looks_are_current,
     /// The fold knows what was counted before its batch.
@@ -158,8 +165,15 @@ impl Setup {
         let holds = (0..[0, 0, 1, 2][random.below(4)])
             .map(|number| HoldSpec::draw(&mut random, &users, number, token_limit))
             .collect::<Vec<_>>();
-        let events = (0..3 + random.below(5))
-            .map(|number| EventSpec::draw(&mut random, &users, &holds, number))
+        // Many events, or few that are sent again and again.
+        let few = (1 + random.below(3), 8);
+        let (count, tries) =
+            [(3 + random.below(5), 3), (3 + random.below(5), 3), few][random.below(3)];
+        let events = (0..count)
+            .map(|number| {
+                let tries = 1 + random.small(tries);
+                EventSpec { tries, ..EventSpec::draw(&mut random, &users, &holds, number) }
+            })
             .collect();
         let back = MARGIN + if rules.log_time_keeps_its_margin { 0 } else { 8 } * second;
         Self {
@@ -250,7 +264,7 @@ impl EventSpec {
                 [random.below(4)],
             settles,
             trust: [Trust::User, Trust::Service][random.below(2)],
-            tries: 1 + random.small(3),
+            tries: 1,
         }
     }
 }
@@ -282,6 +296,11 @@ impl Random {
     /// Below `end`, which must not be 0.
     pub(crate) fn small(&mut self, end: u8) -> u8 {
         u8::try_from(self.next() % u64::from(end)).unwrap()
+    }
+
+    /// From 0 to below 1.
+    pub(crate) fn share(&mut self) -> f32 {
+        f32::from(u16::try_from(self.next() >> 48).unwrap()) / 65_536.0
     }
 
     /// Below `end`, which must not be 0.

@@ -8,7 +8,8 @@ use metering::accounts::UserId;
 use metering::quota::{Counter, Grant, Synced, Totals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    AdmittedEvent, ContentDigest, Flush, IdDigest, LogRecord, Offset, RequestType, SummaryKey, Sums,
+    AdmittedEvent, ContentDigest, Flush, IdDigest, KnownEvent, LogRecord, Offset, RequestType,
+    SummaryKey, Sums,
 };
 
 use super::setup::Setup;
@@ -82,7 +83,7 @@ pub(crate) struct Client {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) cursor: usize,
-    pub(crate) known: HashMap<IdDigest, ContentDigest>,
+    pub(crate) known: HashMap<IdDigest, KnownEvent>,
     pub(crate) totals: BTreeMap<(UserId, Period), Totals>,
     pub(crate) daily: BTreeMap<SummaryKey, Sums>,
 }
@@ -199,7 +200,7 @@ impl World {
     }
 
     /// What the ledger knows of an id, and the cursor of this look.
-    pub(crate) fn look(&self, id: &IdDigest) -> (Offset, Option<ContentDigest>) {
+    pub(crate) fn look(&self, id: &IdDigest) -> (Offset, Option<KnownEvent>) {
         let cursor = offset(self.ledger.cursor);
         let current = self.setup.rules.looks_are_current;
         let seen = if current { None } else { self.ledgers.back() }.unwrap_or(&self.ledger);
