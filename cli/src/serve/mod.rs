@@ -1,6 +1,7 @@
 //! `tokenmeter serve`: everything in one process, on the stores of one directory.
 
 mod greeting;
+mod log_health;
 mod wiring;
 
 use std::net::SocketAddr;

@@ -18,6 +18,7 @@ use stores::sqlite::{LedgerFile, SqliteAccounts, SqliteEventLog, SqliteLedger};
 use tokio::task::JoinHandle;
 
 use super::Stop;
+use super::log_health::LogHealth;
 use crate::context::Context;
 use crate::data_dir::{ACCOUNTS, DataDir, LOG};
 use crate::dead_letters::Replayer;
@@ -107,8 +108,9 @@ impl Node {
             clock: Arc::clone(clock),
             look_up: LookUp::Every,
         });
+        let log_health = Arc::new(LogHealth(Arc::clone(&log)));
         let replayer = Replayer { letters: file.clone(), log, clock: Arc::clone(clock) };
-        let health = Health::new(vec![aggregator.progress.clone(), follower.health()]);
+        let health = Health::new(vec![aggregator.progress.clone(), follower.health(), log_health]);
         let books = file.clone();
         let api = Api {
             accounts: accounts.clone(),

@@ -102,6 +102,8 @@ fn a_full_disk_refuses_and_loses_nothing_that_was_acknowledged() {
     limit_files(&server, FULL);
     sent.fill(&key, &user, "first");
     assert!(!sent.acknowledged.lock().unwrap().is_empty());
+    let degraded = || server.ops.get("/health/ready").body["degraded"].to_string();
+    assert!(degraded().contains("event_log"), "{}", degraded());
     // Reading goes on.
     key.get(&format!("/api/users/{user}/tokens/history")).expect(200);
 
@@ -111,6 +113,7 @@ fn a_full_disk_refuses_and_loses_nothing_that_was_acknowledged() {
     eventually("it is ready again", || {
         (server.ops.get("/health/ready").status == 200).then_some(())
     });
+    assert!(!degraded().contains("event_log"), "{}", degraded());
 
     limit_files(&server, FULL);
     sent.fill(&key, &user, "second");

@@ -13,7 +13,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub struct SqliteEventLog {
     writer: Option<JoinHandle<()>>,
     queue: Arc<Queue>,
     timeline: Arc<Timeline>,
+    failing: Arc<AtomicBool>,
     end: watch::Receiver<Offset>,
     reader: Arc<Reader>,
 }
@@ -81,7 +82,9 @@ impl SqliteEventLog {
         let queue = Arc::new(Queue::default());
         let (jobs, waiting) = sync_channel(QUEUE_REQUESTS_MAX);
         let (published, end) = watch::channel(last.end);
-        let writer = Writer::new(connection, last.end, published, timeline.clone());
+        let failing = Arc::new(AtomicBool::new(false));
+        let writer =
+            Writer::new(connection, last.end, published, timeline.clone(), failing.clone());
         let writer = std::thread::Builder::new()
             .name("event-log".to_owned())
             .spawn(move || writer.run(&waiting))
@@ -89,7 +92,12 @@ impl SqliteEventLog {
                 let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM);
                 failed(rusqlite::Error::SqliteFailure(code, Some(error.to_string())))
             })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), queue, timeline, end, reader })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), queue, timeline, failing, end, reader })
+    }
+
+    /// Whether the last commit failed, so that the next append probably does too.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Describes this log's metrics.

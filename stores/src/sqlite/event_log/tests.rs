@@ -26,7 +26,8 @@ fn rig(change: impl FnOnce(&Connection)) -> Rig {
     let timeline = Arc::new(Timeline::new(clock.clone(), last.log_time));
     let (published, end) = watch::channel(last.end);
     let (jobs, waiting) = sync_channel(16);
-    let writer = Writer::new(connection, last.end, published, timeline.clone());
+    let failing = Arc::default();
+    let writer = Writer::new(connection, last.end, published, timeline.clone(), failing);
     std::thread::spawn(move || writer.run(&waiting));
     Rig { jobs, end, timeline, clock, _directory: directory }
 }

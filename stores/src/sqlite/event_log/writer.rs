@@ -1,7 +1,7 @@
 //! The one thread that writes the log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
@@ -111,6 +111,8 @@ pub(super) struct Writer {
     in_doubt: bool,
     published: watch::Sender<Offset>,
     timeline: Arc<Timeline>,
+    /// Whether the last commit failed.
+    failing: Arc<AtomicBool>,
     /// Where small requests are put together.
     segment: Vec<u8>,
 }
@@ -121,8 +123,9 @@ impl Writer {
         end: Offset,
         published: watch::Sender<Offset>,
         timeline: Arc<Timeline>,
+        failing: Arc<AtomicBool>,
     ) -> Self {
-        Self { connection, end, in_doubt: false, published, timeline, segment: Vec::new() }
+        Self { connection, end, in_doubt: false, published, timeline, failing, segment: Vec::new() }
     }
 
     /// Works until nobody can send any more and the queue is empty.
@@ -163,13 +166,19 @@ impl Writer {
         let stored = self.store(&group);
         match &stored {
             Ok(_) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the event log commits again");
+                }
                 let records = self.end.number().saturating_sub(before.number());
                 let records = u32::try_from(records).map_or(f64::MAX, f64::from);
                 metrics::histogram!("tokenmeter_log_commit_records").record(records);
                 metrics::histogram!("tokenmeter_log_commit_seconds").record(started.elapsed());
             }
             Err(error) => {
-                tracing::error!(%error, requests = group.len(), "the event log did not commit");
+                // A full disk fails every commit, and fills up with what is said about it.
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, requests = group.len(), "the event log does not commit");
+                }
                 self.in_doubt = true;
                 // At once, so that readers see what was stored after all; else before the next try.
                 if let Err(error) = self.resolve_doubt() {
