@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use edge::Problem;
 use metering::Unavailable;
 use metering::quota::{Grant, Standing, Verdict};
-use metering::usage::{
-    AdmittedEvent, AppendError, Flags, IdDigest, Known, KnownEvent, Offset, Settled,
-};
+use metering::usage::{AdmittedEvent, AppendError, Flags, Known, KnownEvent, Offset, Settled};
 
 use crate::candidate::Candidate;
 use crate::{Ingest, LookUp, refusal, unknown_user};
@@ -125,52 +123,46 @@ impl Run<'_> {
         &mut self,
         verdicts: Vec<(usize, Verdict)>,
     ) -> Result<Vec<(usize, Verdict)>, Problem> {
-        let doubtful: Vec<usize> = verdicts
+        let doubtful: Vec<&(usize, Verdict)> = verdicts
             .iter()
             .filter(|(index, verdict)| {
                 let chosen = self.candidate(*index).is_ok_and(Candidate::has_clients_id);
                 chosen && self.is_doubtful(verdict)
             })
-            .map(|(index, _)| *index)
             .collect();
         if doubtful.is_empty() {
             return Ok(verdicts);
         }
-        let known = self.look_up(&doubtful).await?;
+        let indices: Vec<usize> = doubtful.iter().map(|(index, _)| *index).collect();
+        let known = self.look_up(&indices).await?;
         let mut withdrawn = Vec::new();
-        for (index, found) in doubtful.into_iter().zip(known.found) {
+        for ((index, verdict), found) in doubtful.into_iter().zip(known.found) {
             let Some(found) = found else { continue };
-            let candidate = self.candidate(index)?;
-            withdrawn.push(Settled {
-                user_id: candidate.event.user_id,
-                period: candidate.period,
-                id_digest: candidate.id_digest,
-            });
-            self.outcomes[index] = Some(repeat_of(candidate, found));
-        }
-        if withdrawn.is_empty() {
-            return Ok(verdicts);
-        }
-        // Of events that were refused there is no entry: they are passed over.
-        self.ingest.parts().counter.withdraw(&withdrawn).await?;
-        // Repeats of a withdrawn event within this request have lost their entry too.
-        let gone: HashSet<IdDigest> = withdrawn.iter().map(|entry| entry.id_digest).collect();
-        for (index, verdict) in &verdicts {
-            if let Verdict::Repeated(grant) = verdict
-                && self.candidate(*index).is_ok_and(|one| gone.contains(&one.id_digest))
-            {
-                let known = (grant.flags, grant.standing.clone());
-                self.outcomes[*index] = Some(Outcome::Duplicate(Some(known)));
+            let candidate = self.candidate(*index)?;
+            if is_surplus(verdict, found) {
+                withdrawn.push(Settled {
+                    user_id: candidate.event.user_id,
+                    period: candidate.period,
+                    id_digest: candidate.id_digest,
+                });
             }
+            self.outcomes[*index] = Some(repeat_of(candidate, found));
+        }
+        if !withdrawn.is_empty() {
+            self.ingest.parts().counter.withdraw(&withdrawn).await?;
         }
         Ok(verdicts.into_iter().filter(|(index, _)| self.outcomes[*index].is_none()).collect())
     }
 
+    /// Whether the ledger may know more of the event than this verdict says.
     fn is_doubtful(&self, verdict: &Verdict) -> bool {
         match verdict {
-            Verdict::Granted(grant) => self.looked_below.is_some_and(|below| below < grant.cursor),
-            Verdict::Refused(..) => true,
-            Verdict::Repeated(_) | Verdict::Conflict(_) | Verdict::UnknownUser => false,
+            Verdict::Granted(grant) | Verdict::Repeated(grant) => {
+                self.looked_below.is_some_and(|below| below < grant.cursor)
+            }
+            // The id may be counted with the very content that is refused here.
+            Verdict::Refused(..) | Verdict::Conflict(_) => true,
+            Verdict::UnknownUser => false,
         }
     }
 
@@ -211,6 +203,13 @@ impl Run<'_> {
     }
 }
 
+/// Whether the counter let in anew what its totals had already. What was counted only after the
+/// grant, through another request's repeat, is not in them yet: its entry leaves with the sync that
+/// brings it, and taking it back sooner would free its room for a moment.
+fn is_surplus(verdict: &Verdict, found: KnownEvent) -> bool {
+    matches!(verdict, Verdict::Granted(grant) if found.offset < grant.cursor)
+}
+
 fn repeat_of(candidate: &Candidate, found: KnownEvent) -> Outcome {
     if found.content == candidate.content_digest {
         Outcome::Duplicate(None)
@@ -228,5 +227,37 @@ fn to_log(candidate: Candidate, grant: Grant) -> AdmittedEvent {
         admitted_at: grant.admitted_at,
         flags: grant.flags,
         over_hold: grant.over_hold,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metering::quota::{PlanName, Refused, Totals};
+    use metering::time::Timestamp;
+    use metering::usage::ContentDigest;
+
+    use super::*;
+
+    #[test]
+    fn only_what_this_request_was_granted_on_top_of_the_totals_is_surplus() {
+        let standing = Standing {
+            plan: PlanName::new("free"),
+            used: Totals::default(),
+            token_limit: None,
+            request_limits: [None; 3],
+        };
+        let grant = Grant {
+            admitted_at: Timestamp::default(),
+            cursor: Offset::new(10),
+            flags: Flags::default(),
+            over_hold: 0,
+            standing: standing.clone(),
+        };
+        let found =
+            |offset| KnownEvent { offset: Offset::new(offset), content: ContentDigest([0; 8]) };
+        assert!(is_surplus(&Verdict::Granted(grant.clone()), found(9)));
+        assert!(!is_surplus(&Verdict::Granted(grant.clone()), found(10)));
+        assert!(!is_surplus(&Verdict::Repeated(grant), found(9)));
+        assert!(!is_surplus(&Verdict::Refused(Refused::TokenLimit, standing), found(9)));
     }
 }

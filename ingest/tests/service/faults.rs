@@ -199,3 +199,18 @@ async fn before_refusals_only_the_ledger_is_asked_before_a_refusal() {
     house.stores.count().await;
     house.post(OWN, &user.token, &small).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_conflict_with_what_is_in_flight_is_looked_up_before_it_is_told() {
+    let house = House::with(|parts, _| Parts { look_up: ingest::LookUp::BeforeRefusal, ..parts });
+    let house = house.await;
+    let user = house.user("free").await;
+    let first = with(chat(10), json!({"event_id": "e1"}));
+    house.post(OWN, &user.token, &first).await.expect(201);
+    house.stores.count().await;
+    // This door tells a reused id only while the first event is in flight.
+    let other = with(chat(11), json!({"event_id": "e1"}));
+    house.post(OWN, &user.token, &other).await.expect(201);
+    let retry = house.post(OWN, &user.token, &first).await.expect(200);
+    assert_eq!(retry.body["duplicate"], true);
+}
