@@ -17,13 +17,13 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::run::{Aggregator, Stopped};
 
-/// Records of one flush. Larger ones take memory (some MiB) and make what was just tracked visible
-/// later; smaller ones pay for a commit more often.
-const FLUSH_RECORDS_MAX: usize = 10_000;
+/// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
+/// later; smaller ones pay more often for a commit, and for the summaries of the same users.
+const FLUSH_RECORDS_MAX: usize = 30_000;
 
 /// From the start of one flush to that of the next, unless a whole one waits: a flush of few
 /// records costs almost as much as one of many. An event after a quiet moment does not wait.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
 const IDLE_SYNC: Duration = Duration::from_secs(1);

@@ -20,6 +20,7 @@ mod request_id;
 mod serve;
 mod success;
 pub mod telemetry;
+mod throttle;
 
 pub use app::app;
 pub use auth::{Caller, Verifier, access_token, api_key};

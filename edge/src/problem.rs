@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::request_id::request_id;
+use crate::throttle::Throttle;
 
 /// Where a bad value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,10 +199,20 @@ impl IntoResponse for Problem {
 }
 
 impl From<Unavailable> for Problem {
-    /// 503. The reason goes to the log, once, and never to the client.
+    /// 503. The reason goes to the log, at most once a second, and never to the client.
     fn from(unavailable: Unavailable) -> Self {
+        static LINES: Throttle = Throttle::new();
         let Unavailable { store, reason } = unavailable;
-        tracing::warn!(store, reason, request_id = request_id().as_deref(), "store unavailable");
+        if let Some(unsaid) = LINES.pass() {
+            let request_id = request_id();
+            tracing::warn!(
+                store,
+                reason,
+                request_id = request_id.as_deref(),
+                unsaid,
+                "unavailable"
+            );
+        }
         metrics::counter!("tokenmeter_store_errors_total", "store" => store).increment(1);
         Self::new(Code::Unavailable, "not acknowledged, perhaps recorded: try again").retry_after(1)
     }
