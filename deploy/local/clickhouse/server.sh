@@ -1,0 +1,66 @@
+# The ClickHouse engine (libchdb.so, an npm package) behind the HTTP server of this folder.
+# shellcheck shell=bash disable=SC2154
+
+clickhouse_connections=8
+
+clickhouse_engine() {
+  echo "$cache/clickhouse/engine-$(fingerprint "$here/clickhouse/package-lock.json")/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so"
+}
+
+clickhouse_program() {
+  echo "$cache/clickhouse/server-$(fingerprint "$here"/clickhouse/Cargo.{toml,lock} "$here"/clickhouse/src/*.rs)"
+}
+
+clickhouse_prepare() {
+  [ "$(uname -sm)" = "Linux x86_64" ] || die "the ClickHouse engine is there for Linux on x86-64 only"
+  [ -f "$(clickhouse_engine)" ] || with_cache_lock clickhouse_download
+  [ -x "$(clickhouse_program)" ] || with_cache_lock clickhouse_build
+}
+
+# `npm ci` compares what it gets with the lock file's SHA-512.
+clickhouse_download() {
+  local folder
+  folder=$(dirname "$(dirname "$(dirname "$(dirname "$(clickhouse_engine)")")")")
+  [ ! -d "$folder" ] || return 0
+  command -v npm >/dev/null || install_packages npm
+  echo "downloading the ClickHouse engine (130 MB, 540 MB unpacked)"
+  rm -rf "$folder.new"
+  mkdir -p "$folder.new"
+  cp "$here"/clickhouse/package{,-lock}.json "$folder.new"
+  (cd "$folder.new" && npm ci --ignore-scripts --no-audit --no-fund) >"$cache/npm.log" 2>&1 || {
+    tail -n 20 "$cache/npm.log" >&2
+    die "cannot download the ClickHouse engine"
+  }
+  mv "$folder.new" "$folder"
+}
+
+clickhouse_build() {
+  command -v cargo >/dev/null || die "cargo is needed to build the HTTP server of the ClickHouse engine"
+  echo "building the HTTP server of the ClickHouse engine"
+  local target=$cache/clickhouse/target program
+  program=$(clickhouse_program)
+  (cd "$here/clickhouse" && cargo build --quiet --release --locked --target-dir "$target") >&2 ||
+    die "cannot build deploy/local/clickhouse"
+  cp "$target/release/tokenmeter-local-clickhouse" "$program.new"
+  mv "$program.new" "$program"
+}
+
+clickhouse_start() {
+  mkdir -p "$state/clickhouse"
+  spawn clickhouse "$(clickhouse_program)" "$(clickhouse_engine)" "$state/clickhouse" \
+    "127.0.0.1:$(port_of clickhouse)" "$clickhouse_connections"
+}
+
+clickhouse_ready() {
+  local line
+  {
+    exec 7<>"/dev/tcp/127.0.0.1/$(port_of clickhouse)" || return 1
+    printf 'GET /ping HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&7
+    read -r -t 5 line <&7 || line=
+    exec 7>&-
+  } 2>/dev/null
+  [[ $line == *" 200 "* ]]
+}
+
+clickhouse_retry() { return 1; }
+clickhouse_after() { :; }

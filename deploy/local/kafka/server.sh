@@ -1,0 +1,96 @@
+# Apache Kafka from its published jars (pom.xml), KRaft: each node is broker and controller.
+# shellcheck shell=bash disable=SC2154
+
+# Fixed: a state folder's brokers recognise each other by it.
+kafka_cluster_id=dG9rZW5tZXRlci1sb2NhbA
+
+kafka_jars() { echo "$cache/kafka/jars-$(fingerprint "$here/kafka/pom.xml")"; }
+
+kafka_java() {
+  local java=${JAVA_HOME:+$JAVA_HOME/bin/}java
+  command -v "$java" >/dev/null || return 1
+  [ "$("$java" -version 2>&1 | sed -n '1s/[^"]*"\([0-9]*\).*/\1/p')" -ge 17 ] && echo "$java"
+}
+
+kafka_prepare() {
+  kafka_java >/dev/null || install_packages openjdk-17-jre-headless
+  kafka_java >/dev/null || die "Java 17 or newer is needed"
+  [ -d "$(kafka_jars)" ] || with_cache_lock kafka_download
+}
+
+kafka_download() {
+  local jars
+  jars=$(kafka_jars)
+  [ ! -d "$jars" ] || return 0
+  command -v mvn >/dev/null || install_packages maven
+  echo "downloading Apache Kafka (54 MB)"
+  rm -rf "$jars.new"
+  mvn --batch-mode --quiet --strict-checksums -f "$here/kafka/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$jars.new" >"$cache/mvn.log" 2>&1 || {
+    tail -n 20 "$cache/mvn.log" >&2
+    die "cannot download Apache Kafka"
+  }
+  mv "$jars.new" "$jars"
+}
+
+# One of Kafka's own programs: kafka_run HEAP CLASS ARGUMENTS…
+kafka_command() {
+  local heap=$1
+  shift
+  kafka_line=("$(kafka_java)" -Xms64m "-Xmx$heap" -XX:+UseSerialGC -Djava.awt.headless=true
+    "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$(kafka_jars)/*" "$@")
+}
+
+kafka_start() {
+  local name=$1 folder=$state/$1
+  if [ ! -f "$folder/complete" ]; then
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    kafka_properties "$name" >"$folder/server.properties"
+    kafka_command 128m kafka.tools.StorageTool format --cluster-id "$kafka_cluster_id" --config "$folder/server.properties"
+    "${kafka_line[@]}" >"$state/log/$name-format.log" 2>&1 9>&- ||
+      { cat "$state/log/$name-format.log" >&2 && die "cannot format the log of $name"; }
+    : >"$folder/complete"
+  fi
+  kafka_properties "$name" >"$folder/server.properties"
+  kafka_command 512m kafka.Kafka "$folder/server.properties"
+  spawn "$name" "${kafka_line[@]}"
+}
+
+kafka_controller_port() { echo $((port_base + 20 + $1)); }
+
+kafka_properties() {
+  local id=${1#kafka-} voters='' voter copies=$brokers
+  for ((voter = 1; voter <= brokers; voter++)); do
+    voters+="${voters:+,}$voter@127.0.0.1:$(kafka_controller_port "$voter")"
+  done
+  cat <<CONF
+process.roles=broker,controller
+node.id=$id
+controller.quorum.voters=$voters
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$(port_of "$1"),CONTROLLER://127.0.0.1:$(kafka_controller_port "$id")
+advertised.listeners=PLAINTEXT://127.0.0.1:$(port_of "$1")
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs=$state/$1/data
+auto.create.topics.enable=false
+default.replication.factor=$copies
+min.insync.replicas=$((copies > 1 ? 2 : 1))
+offsets.topic.replication.factor=$copies
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=$copies
+transaction.state.log.min.isr=$((copies > 1 ? 2 : 1))
+share.coordinator.state.topic.replication.factor=$copies
+share.coordinator.state.topic.min.isr=$((copies > 1 ? 2 : 1))
+# Tests kill consumers and brokers and wait for the others to notice.
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=6000
+CONF
+}
+
+kafka_ready() { grep -q 'Kafka Server started' "$state/log/$1.log" 2>/dev/null; }
+kafka_retry() { return 1; }
+kafka_after() { :; }

@@ -1,0 +1,71 @@
+# Postgres 15 or newer from the distribution. It refuses to run as root: then as user `postgres`.
+# shellcheck shell=bash disable=SC2154
+
+# The server's programs: Debian keeps them out of PATH.
+postgres_programs() {
+  local folder
+  for folder in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -Vr) \
+    "$(pg_config --bindir 2>/dev/null || true)"; do
+    [ -x "$folder/initdb" ] && [ "$("$folder/initdb" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 15 ] || continue
+    echo "$folder"
+    return
+  done
+  return 1
+}
+
+postgres_prepare() {
+  postgres_programs >/dev/null || install_packages postgresql
+  postgres_programs >/dev/null || die "no Postgres of version 15 or newer"
+}
+
+as_postgres() {
+  if [ "$(id -u)" = 0 ]; then
+    setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
+  else
+    "$@"
+  fi
+}
+
+postgres_start() {
+  local programs run=()
+  programs=$(postgres_programs)
+  if [ "$(id -u)" = 0 ]; then
+    run=(setpriv --reuid=postgres --regid=postgres --init-groups --)
+    as_postgres test -x "$state" || die "user postgres cannot enter $state: choose another --state"
+  fi
+  if [ ! -f "$state/postgres/complete" ]; then
+    rm -rf "$state/postgres"
+    mkdir -m 700 "$state/postgres"
+    [ "$(id -u)" != 0 ] || chown postgres: "$state/postgres"
+    (cd / && as_postgres "$programs/initdb" -D "$state/postgres" -U postgres -A trust -E UTF8 \
+      --locale=C.UTF-8 --no-sync) >"$state/log/initdb.log" 2>&1 9>&- ||
+      { cat "$state/log/initdb.log" >&2 && die "initdb failed"; }
+  fi
+  spawn postgres ${run[@]+"${run[@]}"} "$programs/postgres" -D "$state/postgres" \
+    -c listen_addresses=127.0.0.1 -c port="$(port_of postgres)" -c unix_socket_directories= \
+    -c max_connections=200 -c fsync=on -c timezone=UTC -c log_timezone=UTC
+}
+
+postgres_sql() {
+  "$(postgres_programs)/psql" -h 127.0.0.1 -p "$(port_of postgres)" -U postgres -d postgres -XqAt \
+    -v ON_ERROR_STOP=1 -c "$1"
+}
+
+postgres_ready() { postgres_sql 'SELECT 1' >/dev/null 2>&1; }
+
+# The processes of a killed one may hold its shared memory for another moment.
+postgres_retry() {
+  grep -qE 'pre-existing shared memory block|lock file "postmaster.pid" already exists' "$state/log/postgres.log" || return 1
+  sleep 0.3
+  postgres_start
+}
+
+postgres_after() {
+  [ ! -f "$state/postgres/complete" ] || return 0
+  # CREATEDB: each test makes a database of its own.
+  [ "$(postgres_sql "SELECT count(*) FROM pg_roles WHERE rolname = 'tokenmeter'")" = 1 ] ||
+    postgres_sql 'CREATE ROLE tokenmeter LOGIN CREATEDB'
+  [ "$(postgres_sql "SELECT count(*) FROM pg_database WHERE datname = 'tokenmeter'")" = 1 ] ||
+    postgres_sql 'CREATE DATABASE tokenmeter OWNER tokenmeter'
+  : >"$state/postgres/complete"
+}
