@@ -33,28 +33,25 @@ kafka_download() {
   mv "$jars.new" "$jars"
 }
 
-# One of Kafka's own programs: kafka_run HEAP CLASS ARGUMENTS…
-kafka_command() {
-  local heap=$1
-  shift
-  kafka_line=("$(kafka_java)" -Xms64m "-Xmx$heap" -XX:+UseSerialGC -Djava.awt.headless=true
-    "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$(kafka_jars)/*" "$@")
-}
-
 kafka_start() {
-  local name=$1 folder=$state/$1
-  if [ ! -f "$folder/complete" ]; then
-    rm -rf "$folder"
-    mkdir -p "$folder"
-    kafka_properties "$name" >"$folder/server.properties"
-    kafka_command 128m kafka.tools.StorageTool format --cluster-id "$kafka_cluster_id" --config "$folder/server.properties"
-    "${kafka_line[@]}" >"$state/log/$name-format.log" 2>&1 9>&- ||
-      { cat "$state/log/$name-format.log" >&2 && die "cannot format the log of $name"; }
-    : >"$folder/complete"
-  fi
+  local name=$1 folder=$state/$1 java
+  java=$(kafka_java)
+  mkdir -p "$folder"
   kafka_properties "$name" >"$folder/server.properties"
-  kafka_command 512m kafka.Kafka "$folder/server.properties"
-  spawn "$name" "${kafka_line[@]}"
+  # Formatting is a JVM of its own: each broker's runs beside the others'. The shell then becomes the
+  # broker, so that the pid stays.
+  # shellcheck disable=SC2016
+  spawn "$name" bash -euc '
+    folder=$1 cluster_id=$2 java=("${@:3}")
+    if [ ! -f "$folder/complete" ]; then
+      rm -rf "$folder/data"
+      "${java[@]}" -Xmx128m -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
+        --cluster-id "$cluster_id" --config "$folder/server.properties"
+      : >"$folder/complete"
+    fi
+    exec "${java[@]}" -Xms64m -Xmx512m kafka.Kafka "$folder/server.properties"
+  ' kafka "$folder" "$kafka_cluster_id" "$java" -XX:+UseSerialGC -Djava.awt.headless=true \
+    "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$(kafka_jars)/*"
 }
 
 kafka_controller_port() { echo $((port_base + 20 + $1)); }
@@ -86,8 +83,9 @@ share.coordinator.state.topic.min.isr=$((copies > 1 ? 2 : 1))
 # Tests kill consumers and brokers and wait for the others to notice.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+# A killed broker may come back only after its old session has ended.
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=6000
+broker.session.timeout.ms=3000
 CONF
 }
 

@@ -4,6 +4,8 @@
 //! What it does not do is listed in `deploy/local/README.md`.
 
 mod engine;
+mod multipart;
+mod parameters;
 mod request;
 mod sessions;
 mod statement;

@@ -11,28 +11,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::sessions::{Session, Sessions, Statement};
+use crate::multipart;
+use crate::parameters::Parameters;
+use crate::sessions::{Sessions, Statement};
 use crate::statement::{DataInsert, verb};
 
 /// A statement in a body may be this long; the data of an INSERT may be of any length.
 const STATEMENT_BYTES_MAX: usize = 64 << 20;
-
-/// URL parameters of the interface that are not settings of the engine.
-const NOT_SETTINGS: &[&str] = &[
-    "buffer_size",
-    "client_protocol_version",
-    "close_session",
-    "decompress",
-    "enable_http_compression",
-    "password",
-    "query_id",
-    "quota_key",
-    "role",
-    "send_progress_in_http_headers",
-    "stacktrace",
-    "user",
-    "wait_end_of_query",
-];
 
 /// What every request needs.
 #[derive(Clone)]
@@ -43,15 +28,7 @@ pub struct Service {
 }
 
 /// An error text as the engine writes it: `Code: 60. DB::Exception: …`.
-type Exception = String;
-
-#[derive(Default)]
-struct Parameters {
-    query: String,
-    format: Option<String>,
-    bound: Vec<(String, String)>,
-    session: Session,
-}
+pub type Exception = String;
 
 impl Service {
     /// Answers one request; a failure is an answer too.
@@ -71,10 +48,19 @@ impl Service {
     }
 
     async fn run(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Exception> {
-        let parameters = Parameters::read(&request)?;
+        let mut parameters = Parameters::read(&request)?;
         let read_only = request.method() == Method::GET;
+        let boundary = multipart::boundary(request.headers());
+        let mut body = request.into_body();
+        if let Some(boundary) = boundary {
+            let form = collect(&mut body).await?;
+            for (name, value) in multipart::fields(&form, &boundary)? {
+                parameters.set(name, value)?;
+            }
+        }
+        let query = std::mem::take(&mut parameters.query);
         let format = parameters.format.unwrap_or_else(|| "TabSeparated".to_owned());
-        let (sql, data) = self.receive(parameters.query, request.into_body()).await?;
+        let (sql, data) = self.receive(query, body).await?;
         if sql.iter().all(u8::is_ascii_whitespace) {
             return Err("Code: 62. DB::Exception: Syntax error: Empty query. (SYNTAX_ERROR)".into());
         }
@@ -89,7 +75,14 @@ impl Service {
         let answer = self.sessions.run(statement).await?;
         let summary = answer.summary();
         let mut response = reply(StatusCode::OK, Full::new(Bytes::from_owner(answer)));
-        for (name, value) in [("x-clickhouse-summary", summary), ("x-clickhouse-format", format)] {
+        let headers = [
+            ("x-clickhouse-summary", summary),
+            ("x-clickhouse-format", format),
+            // Says that an exception behind the first bytes would be marked with this. There is
+            // none: the answer begins when the statement has ended.
+            ("x-clickhouse-exception-tag", "tokenmeter-local".to_owned()),
+        ];
+        for (name, value) in headers {
             if let Ok(value) = value.parse() {
                 response.headers_mut().insert(name, value);
             }
@@ -117,12 +110,11 @@ impl Service {
             }
             text.push(b'\n');
         }
-        while let Some(chunk) = next_chunk(&mut body).await? {
+        // A longer one is an INSERT whose head is known by then; what follows is data.
+        while text.len() <= STATEMENT_BYTES_MAX
+            && let Some(chunk) = next_chunk(&mut body).await?
+        {
             text.extend_from_slice(&chunk);
-            if text.len() > STATEMENT_BYTES_MAX {
-                // Its head is known by now; what follows is data.
-                break;
-            }
         }
         let Some(insert) = DataInsert::split(&text) else {
             if text.len() > STATEMENT_BYTES_MAX {
@@ -139,56 +131,6 @@ impl Service {
     }
 }
 
-impl Parameters {
-    fn read(request: &Request<Incoming>) -> Result<Self, Exception> {
-        let mut read = Self::default();
-        let header = |name: &str| {
-            request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        read.format = header("x-clickhouse-format");
-        read.session.database = header("x-clickhouse-database");
-        if let Some(encoding) = header("content-encoding") {
-            return Err(unsupported(&format!("content-encoding: {encoding}")));
-        }
-        let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
-        for (name, value) in pairs.into_owned() {
-            if let Some(bound) = name.strip_prefix("param_") {
-                read.bound.push((bound.to_owned(), value));
-                continue;
-            }
-            match name.as_str() {
-                "query" => read.query = value,
-                "default_format" => read.format = Some(value),
-                "database" => read.session.database = Some(value).filter(|name| !name.is_empty()),
-                "session_id" => return Err(unsupported("session_id")),
-                "compress" | "decompress" if value != "0" => return Err(unsupported(&name)),
-                "compress" => {}
-                _ if NOT_SETTINGS.contains(&name.as_str()) => {}
-                _ if is_setting_name(&name) => {
-                    read.session.settings.insert(name, value);
-                }
-                _ => {
-                    return Err(format!(
-                        "Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)"
-                    ));
-                }
-            }
-        }
-        Ok(read)
-    }
-}
-
-fn is_setting_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-fn unsupported(what: &str) -> Exception {
-    format!(
-        "Code: 48. DB::Exception: {what} is not supported by the local server; see \
-         deploy/local/README.md. (NOT_IMPLEMENTED)"
-    )
-}
-
 fn changes_something(sql: &[u8]) -> bool {
     [
         "alter", "attach", "create", "delete", "detach", "drop", "exchange", "grant", "insert",
@@ -196,6 +138,17 @@ fn changes_something(sql: &[u8]) -> bool {
         "use",
     ]
     .contains(&verb(sql).as_str())
+}
+
+async fn collect(body: &mut Incoming) -> Result<Vec<u8>, Exception> {
+    let mut collected = Vec::new();
+    while let Some(chunk) = next_chunk(body).await? {
+        collected.extend_from_slice(&chunk);
+        if collected.len() > STATEMENT_BYTES_MAX {
+            return Err("Code: 62. DB::Exception: the form is too long (SYNTAX_ERROR)".into());
+        }
+    }
+    Ok(collected)
 }
 
 async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Exception> {
@@ -263,13 +216,7 @@ fn reply(status: StatusCode, body: Full<Bytes>) -> Response<Full<Bytes>> {
 fn refusal(exception: &str) -> Response<Full<Bytes>> {
     let code = exception_code(exception);
     let status = match code {
-        164 | 241 | 497 => {
-            if code == 241 {
-                500
-            } else {
-                403
-            }
-        }
+        164 | 497 => 403,
         6 | 26 | 27 | 33 | 38 | 41 | 43 | 44 | 53 | 62 | 69 | 117 | 130 | 131 | 456 | 457 => 400,
         16 | 46 | 47 | 50 | 56 | 57 | 60 | 63 | 73 | 81 | 115 => 404,
         48 => 501,
