@@ -53,6 +53,8 @@ clickhouse_start() {
 
 clickhouse_ready() {
   local line
+  # Its own word first: another server may answer on our port.
+  grep -q '^listening' "$state/log/clickhouse.log" 2>/dev/null || return 1
   {
     exec 7<>"/dev/tcp/127.0.0.1/$(port_of clickhouse)" || return 1
     printf 'GET /ping HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&7

@@ -51,7 +51,13 @@ postgres_sql() {
     -v ON_ERROR_STOP=1 -c "$1"
 }
 
-postgres_ready() { postgres_sql 'SELECT 1' >/dev/null 2>&1; }
+# Its own word first: another server may answer on our port.
+postgres_ready() {
+  local lines=()
+  mapfile -t lines 2>/dev/null <"$state/postgres/postmaster.pid" || return 1
+  [ "${lines[0]-}" = "$(pid_of postgres)" ] && [[ ${lines[7]-} == ready* ]] &&
+    postgres_sql 'SELECT 1' >/dev/null 2>&1
+}
 
 # The processes of a killed one may hold its shared memory for another moment.
 postgres_retry() {

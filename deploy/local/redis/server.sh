@@ -37,10 +37,14 @@ CONF
 }
 
 redis_ready() {
-  [ "$(redis-cli -h 127.0.0.1 -p "$(port_of "$1")" ping 2>/dev/null)" = PONG ] || return 1
-  # A replica is ready when it has what the first one has, as far as that one runs.
+  local port
+  port=$(port_of "$1")
+  [ "$(redis-cli -h 127.0.0.1 -p "$port" ping 2>/dev/null)" = PONG ] || return 1
+  # Not another server on our port.
+  redis-cli -h 127.0.0.1 -p "$port" info server | tr -d '\r' | grep -qx "process_id:$(pid_of "$1")" || return 1
+  # A replica is ready when it has what the first one has, as far as that one runs; a promoted one is.
   [ "$1" = redis ] || ! alive redis ||
-    redis-cli -h 127.0.0.1 -p "$(port_of "$1")" info replication | grep -q 'master_link_status:up'
+    redis-cli -h 127.0.0.1 -p "$port" info replication | grep -qE 'master_link_status:up|role:master'
 }
 
 redis_retry() { return 1; }
