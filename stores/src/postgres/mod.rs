@@ -1,0 +1,11 @@
+//! The cluster's accounts, and what its ledger keeps in Postgres: one database for all processes.
+//!
+//! [`Database`] is the pool that every adapter shares. [`migrate`] brings the schema up to date,
+//! [`check`] only looks; adapters expect a schema that was checked.
+
+mod database;
+mod instant;
+mod migrations;
+
+pub use database::{Database, OpenError, PoolSettings};
+pub use migrations::{SchemaError, check, migrate};
