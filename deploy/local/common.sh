@@ -51,6 +51,7 @@ parse_options() {
   local given=() option value
   while [ $# -gt 0 ]; do
     option=$1
+    # shellcheck disable=SC2034 # `purge` is read by `down`
     case $option in
     --state | --port-base | --brokers | --redis-persistence)
       [ $# -ge 2 ] || die "$option needs a value"
@@ -103,8 +104,9 @@ adopt() {
 }
 
 check_settings() {
-  [[ $port_base =~ ^[0-9]+$ ]] && [ "$port_base" -ge 1024 ] && [ "$port_base" -le 65500 ] ||
+  if ! [[ $port_base =~ ^[0-9]+$ ]] || [ "$port_base" -lt 1024 ] || [ "$port_base" -gt 65500 ]; then
     die "--port-base $port_base: a number from 1024 to 65500"
+  fi
   [[ $brokers =~ ^[13]$ ]] || die "--brokers $brokers: 1 or 3"
   [[ $redis_persistence =~ ^(aof|none)$ ]] || die "--redis-persistence $redis_persistence: aof or none"
 }
@@ -255,8 +257,9 @@ stop_signal() {
 
 # Debian packages. RUNLEVEL=1 keeps them from starting services of their own.
 install_packages() {
-  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     die "please install $* (this script does it itself on Debian as root)"
+  fi
   echo "installing $*"
   local log=$cache/apt.log
   mkdir -p "$cache"

@@ -47,7 +47,7 @@ clickhouse_build() {
 
 clickhouse_start() {
   mkdir -p "$state/clickhouse"
-  spawn clickhouse "$(clickhouse_program)" "$(clickhouse_engine)" "$state/clickhouse" \
+  spawn clickhouse env TZ=UTC "$(clickhouse_program)" "$(clickhouse_engine)" "$state/clickhouse" \
     "127.0.0.1:$(port_of clickhouse)" "$clickhouse_connections"
 }
 

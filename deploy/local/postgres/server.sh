@@ -6,9 +6,10 @@ postgres_programs() {
   local folder
   for folder in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -Vr) \
     "$(pg_config --bindir 2>/dev/null || true)"; do
-    [ -x "$folder/initdb" ] && [ "$("$folder/initdb" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 15 ] || continue
-    echo "$folder"
-    return
+    if [ -x "$folder/initdb" ] && [ "$("$folder/initdb" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 15 ]; then
+      echo "$folder"
+      return
+    fi
   done
   return 1
 }

@@ -2,7 +2,9 @@
 # shellcheck shell=bash disable=SC2154
 
 redis_prepare() {
-  command -v redis-server >/dev/null && command -v redis-cli >/dev/null || install_packages redis-server redis-tools
+  if ! command -v redis-server >/dev/null || ! command -v redis-cli >/dev/null; then
+    install_packages redis-server redis-tools
+  fi
   local version
   version=$(redis-server --version | sed 's/.*v=\([0-9]*\).*/\1/')
   [ "$version" -ge 7 ] || die "Redis 7 or newer is needed, not $version"
