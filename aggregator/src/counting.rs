@@ -1,6 +1,5 @@
 //! Counting one partition: read, look up, fold, commit, sync.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use metering::Unavailable;
@@ -8,7 +7,7 @@ use metering::accounts::UserId;
 use metering::quota::{Synced, UserTotals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    CommitError, Committed, Cursor, Flush, LogRecord, Offset, OffsetRange, Partition, Payload,
+    CommitError, Committed, Cursor, Flush, Horizon, LogRecord, Offset, OffsetRange, Partition,
     Settled, Tallies, fold,
 };
 use tokio::sync::watch;
@@ -16,6 +15,8 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::run::{Aggregator, Stopped};
+use crate::serving::Serving;
+use crate::ticking::Ticking;
 
 /// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
@@ -30,15 +31,18 @@ const IDLE_SYNC: Duration = Duration::from_secs(1);
 
 /// The state of one partition's task.
 pub(crate) struct Counting {
-    aggregator: Aggregator,
-    partition: Partition,
+    pub(crate) aggregator: Aggregator,
+    pub(crate) partition: Partition,
     stopping: watch::Receiver<bool>,
-    backoff: Backoff,
+    pub(crate) backoff: Backoff,
     /// Everything below is counted, as the ledger last said.
-    cursor: Cursor,
+    pub(crate) cursor: Cursor,
     /// Whether the quota counter serves; before that it need not be told anything.
-    serving: bool,
+    pub(crate) serving: Serving,
+    pub(crate) ticking: Ticking,
     flushed_at: Option<Instant>,
+    /// Where the log ended when this process was told to stop.
+    drain_to: Option<Offset>,
     /// Records that were read while the flush before them was committed.
     ahead: Vec<LogRecord>,
 }
@@ -68,10 +72,19 @@ impl Counting {
         partition: Partition,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let cursor = Cursor { partition, position: Offset::default(), log_time: Timestamp::MIN };
-        let backoff = Backoff::new(stopping.clone());
-        let (serving, flushed_at, ahead) = (false, None, Vec::new());
-        Self { aggregator, partition, stopping, backoff, cursor, serving, flushed_at, ahead }
+        let (position, log_time, horizon) = (Offset::default(), Timestamp::MIN, Horizon::Ever);
+        Self {
+            backoff: Backoff::new(stopping.clone()),
+            cursor: Cursor { partition, position, log_time, horizon },
+            serving: Serving::default(),
+            ticking: Ticking::default(),
+            flushed_at: None,
+            drain_to: None,
+            ahead: Vec::new(),
+            aggregator,
+            partition,
+            stopping,
+        }
     }
 
     /// Until shutdown, or until a person must look.
@@ -85,9 +98,21 @@ impl Counting {
     }
 
     async fn count_all(&mut self) -> Result<(), Stopped> {
-        if !self.start().await? {
-            return Ok(());
+        while self.start().await? {
+            match self.count_on().await {
+                // Whoever counted meanwhile has committed the same rows.
+                Err(lost @ Stopped::Lost { .. }) => {
+                    metrics::counter!("tokenmeter_partitions_lost_total").increment(1);
+                    self.ahead.clear();
+                    self.backoff.pause("commit", &Unavailable::new("ledger", lost)).await;
+                }
+                ended => return ended,
+            }
         }
+        Ok(())
+    }
+
+    async fn count_on(&mut self) -> Result<(), Stopped> {
         loop {
             let stopping = self.is_stopping();
             match self.next_records().await {
@@ -96,12 +121,28 @@ impl Counting {
                     return Ok(());
                 }
                 Err(error) => self.backoff.pause("read", &error).await,
-                Ok(records) if !records.is_empty() => self.count(records).await?,
-                Ok(_) if stopping => return Ok(()),
-                Ok(_) if self.serving => self.sync(Vec::new(), Vec::new()).await,
-                Ok(_) => self.serve().await,
+                Ok(records) if !records.is_empty() => {
+                    self.ticking.came();
+                    self.count(records).await?;
+                }
+                Ok(_) if self.serving.is_open() => self.sync(Vec::new(), Vec::new()).await,
+                Ok(_) => {}
             }
+            if stopping && self.is_drained().await {
+                return Ok(());
+            }
+            self.go_on_opening().await;
+            self.tick().await;
         }
+    }
+
+    /// Whether everything is counted that was in the log when this process was told to stop. Others may
+    /// go on to write.
+    async fn is_drained(&mut self) -> bool {
+        if self.drain_to.is_none() {
+            self.drain_to = self.aggregator.source.end(self.partition).await.ok();
+        }
+        self.drain_to.is_some_and(|end| end <= self.cursor.position)
     }
 
     /// Takes over from whoever counted before; `false` when told to stop meanwhile.
@@ -119,6 +160,7 @@ impl Counting {
                         "counting begins");
                     self.backoff.reset();
                     self.advance(cursor);
+                    self.take_over_counter().await;
                     return Ok(true);
                 }
                 Err(_) if self.is_stopping() => return Ok(false),
@@ -133,33 +175,15 @@ impl Counting {
         Ok((cursor, end))
     }
 
-    /// Everything in the log is counted: admissions may begin.
-    async fn serve(&mut self) {
-        let opened = async {
-            let watermark = self.aggregator.source.watermark(self.partition).await?;
-            let position = self.cursor.position;
-            self.aggregator.counter.open(self.partition, position, watermark).await
-        };
-        match opened.await {
-            Ok(()) => {
-                self.backoff.reset();
-                self.serving = true;
-                self.aggregator.progress.serves(self.partition);
-                tracing::info!(partition = %self.partition, cursor = %self.cursor.position,
-                    "everything in the log is counted: admissions begin");
-            }
-            Err(error) => self.backoff.pause("open", &error).await,
-        }
-    }
-
     /// The next records to count; none after a moment without any, or when told to stop.
     async fn next_records(&mut self) -> Result<Vec<LogRecord>, Unavailable> {
         let ahead = std::mem::take(&mut self.ahead);
         if !ahead.is_empty() {
             return Ok(ahead);
         }
-        let at_once = !self.serving || self.is_stopping();
-        let patience = if at_once { Duration::ZERO } else { IDLE_SYNC };
+        let patience = self.serving.patience().min(IDLE_SYNC);
+        let patience = if self.is_stopping() { Duration::ZERO } else { patience };
+        let at_once = patience.is_zero();
         let mut stopping = self.stopping.clone();
         let mut records = tokio::select! {
             records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
@@ -228,30 +252,14 @@ impl Counting {
 
     /// What the records add to the ledger; the inner error is that of the look-up.
     async fn fold(&self, records: Vec<LogRecord>) -> Result<Result<Flush, Unavailable>, Stopped> {
-        let start = records.first().map_or(self.cursor.position, |first| first.offset);
-        let ids: Vec<_> = records
-            .iter()
-            .filter_map(|record| match &record.payload {
-                Payload::Event(admitted) => Some((admitted.event.user_id, admitted.id_digest)),
-                Payload::Undecodable { .. } => None,
-            })
-            .collect();
-        let found = match self.aggregator.lookup.known(&ids).await {
-            Ok(known) => known.found,
+        let (partition, horizon) = (self.partition, self.cursor.horizon);
+        let seen = match self.aggregator.ledger.seen(partition, horizon, &records).await {
+            Ok(seen) => seen,
             Err(error) => return Ok(Err(error)),
         };
-        let known: HashMap<_, _> = ids
-            .into_iter()
-            .zip(found)
-            .filter_map(|((_, id), event)| {
-                // Below these records only: a redo must decide as the first try did.
-                event.filter(|event| event.offset < start).map(|event| (id, event.content))
-            })
-            .collect();
-        let partition = self.partition;
         // Some milliseconds of arithmetic: not on a thread that answers requests.
-        let folding = tokio::task::spawn_blocking(move || fold(partition, records, &known));
-        match folding.await {
+        let folding = move || fold(partition, horizon, records, &seen);
+        match tokio::task::spawn_blocking(folding).await {
             Ok(folded) => Ok(Ok(folded?)),
             Err(_) => Err(Stopped::Panicked),
         }
@@ -268,6 +276,7 @@ impl Counting {
             ("counted", tallies.counted),
             ("duplicate", tallies.duplicates),
             ("dead_letter", tallies.dead_letters),
+            ("void", tallies.void),
         ] {
             metrics::counter!("tokenmeter_events_total", "outcome" => outcome).increment(count);
         }
@@ -308,42 +317,53 @@ impl Counting {
         if cursor.position != pending.range.end {
             return Ok((cursor, Vec::new()));
         }
-        let snapshot = self.aggregator.lookup.totals(&pending.users).await?;
-        let users = pending.users.iter().zip(snapshot.totals);
-        let totals = users
-            .map(|(&(user_id, period), totals)| UserTotals { user_id, period, totals })
-            .collect();
-        Ok((cursor, totals))
+        Ok((cursor, self.totals(&pending.users).await?))
+    }
+
+    /// What the ledger holds of these users now.
+    pub(crate) async fn totals(
+        &self,
+        users: &[(UserId, Period)],
+    ) -> Result<Vec<UserTotals>, Unavailable> {
+        let found = self.aggregator.lookup.totals(users).await?;
+        let users = users.iter().zip(found);
+        Ok(users
+            .map(|(&(user_id, period), at)| UserTotals { user_id, period, totals: at.totals })
+            .collect())
     }
 
     /// Tells the counter what is counted. Not lost when the counter fails: tried until it works, and
-    /// only then counting goes on. In vain only when the process ends, and the counter with it.
-    async fn sync(&mut self, totals: Vec<UserTotals>, settled: Vec<Settled>) {
-        if !self.serving {
+    /// only then counting goes on. In vain only when the process ends, or when the counter serves
+    /// under another name: then it is closed and opened anew.
+    pub(crate) async fn sync(&mut self, totals: Vec<UserTotals>, settled: Vec<Settled>) {
+        if !self.serving.is_open() {
             return;
         }
         let watermark = self.watermark().await;
         let (partition, cursor) = (self.partition, self.cursor.position);
         let synced = Synced { partition, cursor, watermark, totals, settled };
-        while let Err(error) = self.aggregator.counter.sync(&synced).await {
-            if self.is_stopping() {
-                tracing::warn!(%error, "stopped before the counter was told what was counted");
-                return;
+        loop {
+            match self.aggregator.counter.sync(&synced).await {
+                Ok(true) => return self.backoff.reset(),
+                Ok(false) => return self.stop_serving(),
+                Err(error) if self.is_stopping() => {
+                    tracing::warn!(%error, "stopped before the counter was told what was counted");
+                    return;
+                }
+                Err(error) => self.backoff.pause("sync", &error).await,
             }
-            self.backoff.pause("sync", &error).await;
         }
-        self.backoff.reset();
     }
 
     /// The source's watermark, when everything up to the log's end is counted; else what the cursor
     /// tells: records to come have at least its log time.
-    async fn watermark(&self) -> Timestamp {
+    pub(crate) async fn watermark(&self) -> Timestamp {
         let source = &self.aggregator.source;
         // In this order: what comes after this end was not yet there when the watermark was taken.
         let watermark = source.watermark(self.partition).await;
         let end = source.end(self.partition).await;
         match (watermark, end) {
-            (Ok(watermark), Ok(end)) if end <= self.cursor.position => watermark,
+            (Ok(Some(watermark)), Ok(end)) if end <= self.cursor.position => watermark,
             _ => self.cursor.log_time,
         }
     }
@@ -354,7 +374,7 @@ impl Counting {
         self.aggregator.progress.advanced(self.partition, cursor.position, now);
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metering::Unavailable;
 use metering::time::Timestamp;
-use metering::usage::{Offset, Partition};
+use metering::usage::{Offset, OffsetRange, Partition};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::run::Aggregator;
@@ -60,7 +60,8 @@ impl Aggregator {
         if end <= cursor {
             return Ok((end, None));
         }
-        let first = self.source.read(partition, cursor, 1, Duration::ZERO).await?;
+        let waiting = OffsetRange { start: cursor, end };
+        let first = self.source.read_again(partition, waiting, 1).await?;
         Ok((end, first.first().map(|record| record.log_time)))
     }
 

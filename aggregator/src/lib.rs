@@ -16,7 +16,9 @@ mod progress;
 mod reconcile;
 mod routes;
 mod run;
+mod serving;
 mod telemetry;
+mod ticking;
 
 pub use progress::{PartitionProgress, Progress};
 pub use reconcile::{Book, Report, books, watch_books};

@@ -1,6 +1,7 @@
 //! Where counting stands, for readiness.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,12 +38,13 @@ pub struct PartitionProgress {
 pub struct Progress {
     clock: Arc<dyn Clock>,
     partitions: Mutex<BTreeMap<Partition, PartitionProgress>>,
+    assigned: AtomicBool,
 }
 
 impl Progress {
     /// Nothing is counted yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, partitions: Mutex::default() }
+        Self { clock, partitions: Mutex::default(), assigned: AtomicBool::new(false) }
     }
 
     /// Every partition of this process.
@@ -65,8 +67,18 @@ impl Progress {
         });
     }
 
-    pub(crate) fn serves(&self, partition: Partition) {
-        self.change(partition, |progress| progress.serving = true);
+    pub(crate) fn serves(&self, partition: Partition, serving: bool) {
+        self.change(partition, |progress| progress.serving = serving);
+    }
+
+    /// The partition belongs to another process now.
+    pub(crate) fn left(&self, partition: Partition) {
+        self.lock().remove(&partition);
+    }
+
+    /// This process has been told for the first time which partitions are its own.
+    pub(crate) fn assigned(&self) {
+        self.assigned.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn stopped(&self, partition: Partition, reason: &Stopped) {
@@ -132,7 +144,7 @@ impl HealthCheck for Progress {
 
     async fn check(&self) -> Condition {
         let (partitions, now) = (self.partitions(), self.clock.now());
-        if partitions.is_empty() {
+        if partitions.is_empty() && !self.assigned.load(Ordering::Relaxed) {
             return Condition::Failed("counting has not begun".to_owned());
         }
         let fault = partitions.values().find_map(|progress| progress.fault(now));
@@ -167,7 +179,7 @@ mod tests {
         progress.seen(partition, five, nine, Some(at(990)));
         let starting = "4 records are counted before admissions begin";
         assert_eq!(check(&progress).await, Err(starting.to_owned()));
-        progress.serves(partition);
+        progress.serves(partition, true);
         assert_eq!(check(&progress).await, Ok(()));
 
         clock.set(at(1016));

@@ -1,5 +1,6 @@
-//! The aggregator: one task for each partition, and the housekeeping beside them.
+//! The aggregator: one task for each partition that is ours, and the housekeeping beside them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use metering::quota::QuotaCounter;
 use metering::time::Clock;
 use metering::usage::{EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::counting::Counting;
 use crate::progress::Progress;
@@ -80,22 +81,26 @@ impl Aggregator {
     /// since then.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Stopped> {
         let (stop, stopping) = watch::channel(false);
-        let mut partitions = JoinSet::new();
-        for partition in self.source.assigned() {
-            self.progress.starts(partition);
-            partitions.spawn(Counting::new(self.clone(), partition, stopping.clone()).run());
-        }
+        let mut owned =
+            Owned { aggregator: &self, stopping, tasks: JoinSet::new(), running: BTreeMap::new() };
         let mut shutdown = pin!(shutdown);
         let mut housekeeping = pin!(self.keep_house());
-        let mut result = Ok(());
+        let (mut assigned, mut result) = (BTreeSet::new(), Ok(()));
         loop {
+            let draining = *stop.borrow();
+            if owned.tasks.is_empty() && (draining || !assigned.is_empty()) {
+                return result;
+            }
             tokio::select! {
-                () = &mut shutdown, if !*stop.borrow() => drop(stop.send_replace(true)),
-                ended = partitions.join_next() => match ended {
-                    None => return result,
-                    Some(Ok(Ok(()))) => {}
-                    Some(Ok(Err(stopped))) => result = result.and(Err(stopped)),
-                    Some(Err(_)) => result = result.and(Err(self.panicked())),
+                () = &mut shutdown, if !draining => drop(stop.send_replace(true)),
+                now = self.source.assigned(&assigned), if !draining => {
+                    owned.change_to(&now);
+                    assigned = now;
+                }
+                Some(ended) = owned.tasks.join_next() => match ended {
+                    Ok(counted) => result = result.and(counted),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(_) => result = result.and(Err(self.panicked())),
                 },
                 never = &mut housekeeping => match never {},
             }
@@ -103,9 +108,43 @@ impl Aggregator {
     }
 
     fn panicked(&self) -> Stopped {
-        for partition in self.source.assigned() {
+        for partition in self.progress.partitions().into_keys() {
             self.progress.stopped(partition, &Stopped::Panicked);
         }
         Stopped::Panicked
+    }
+}
+
+/// The partitions of this process, each counted by a task of its own.
+struct Owned<'a> {
+    aggregator: &'a Aggregator,
+    stopping: watch::Receiver<bool>,
+    tasks: JoinSet<Result<(), Stopped>>,
+    running: BTreeMap<Partition, AbortHandle>,
+}
+
+impl Owned<'_> {
+    /// What is not ours any more is let go of at once: whatever its task has begun, the ledger takes
+    /// only from one owner.
+    fn change_to(&mut self, assigned: &BTreeSet<Partition>) {
+        let progress = &self.aggregator.progress;
+        progress.assigned();
+        self.running.retain(|partition, task| {
+            let stays = assigned.contains(partition);
+            if !stays {
+                task.abort();
+                progress.left(*partition);
+                tracing::info!(%partition, "another process counts this partition now");
+            }
+            stays
+        });
+        for partition in assigned {
+            if !self.running.contains_key(partition) {
+                progress.starts(*partition);
+                let counting =
+                    Counting::new(self.aggregator.clone(), *partition, self.stopping.clone());
+                self.running.insert(*partition, self.tasks.spawn(counting.run()));
+            }
+        }
     }
 }

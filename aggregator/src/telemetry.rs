@@ -21,7 +21,16 @@ pub fn describe() {
     );
     describe_counter!(
         "tokenmeter_events_total",
-        "Records of the event log by what became of them: counted, duplicate, dead_letter"
+        "Records of the event log by what became of them: counted, duplicate, dead_letter, \
+         void (taken too late, never acknowledged)"
+    );
+    describe_counter!(
+        "tokenmeter_partitions_lost_total",
+        "Commits that came too late: another process had counted the partition further"
+    );
+    describe_counter!(
+        "tokenmeter_counter_rebuilds_total",
+        "Times that a quota counter was lost and its partition had to be opened anew"
     );
     describe_gauge!(
         "tokenmeter_book_difference",

@@ -140,7 +140,7 @@ async fn count_all(ledger: &SqliteLedger, load: &Load) {
         assert!(known.found.iter().all(Option::is_none));
         knowing += start.elapsed();
         let start = Instant::now();
-        let flush = fold(Partition::SINGLE, records, &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, records, &HashMap::new()).unwrap();
         folding += start.elapsed();
         let start = Instant::now();
         ledger.commit(flush).await.unwrap();

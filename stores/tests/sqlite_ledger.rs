@@ -77,8 +77,8 @@ impl Ledger {
     }
 
     async fn tokens(&self) -> u64 {
-        let totals = self.ledger().totals(&[(user(1), period(OCTOBER))]).await.unwrap();
-        totals.totals[0].tokens
+        let found = self.ledger().totals(&[(user(1), period(OCTOBER))]).await.unwrap();
+        found[0].totals.tokens
     }
 }
 

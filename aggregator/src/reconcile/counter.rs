@@ -7,7 +7,10 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{CounterUser, InFlight, MARGIN, Totals};
 use metering::time::{Period, Timestamp};
-use metering::usage::{AdmittedEvent, Difference, Flag, IdDigest, Partition, Payload, RequestType};
+use metering::usage::{
+    AdmittedEvent, Difference, Flag, IdDigest, Offset, OffsetRange, Partition, Payload,
+    RequestType, is_void,
+};
 
 use super::Book;
 use crate::run::Aggregator;
@@ -57,8 +60,9 @@ impl Aggregator {
             before = after.into_iter().filter(|(month, _)| differing.contains_key(month)).collect();
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        for partition in self.source.assigned() {
-            let (records, differences) = self.without_entry(partition).await?;
+        for (partition, progress) in self.progress.partitions() {
+            let Some(cursor) = progress.cursor else { continue };
+            let (records, differences) = self.without_entry(partition, cursor).await?;
             book.compared += records;
             book.differences.extend(differences);
         }
@@ -74,8 +78,8 @@ impl Aggregator {
     ) -> Result<HashMap<UserMonth, Totals>, Unavailable> {
         let mut totals = HashMap::with_capacity(months.len());
         for months in months.chunks(USERS_PER_LOOKUP) {
-            let snapshot = self.lookup.totals(months).await?;
-            totals.extend(months.iter().copied().zip(snapshot.totals));
+            let found = self.lookup.totals(months).await?.into_iter().map(|at| at.totals);
+            totals.extend(months.iter().copied().zip(found));
         }
         Ok(totals)
     }
@@ -85,17 +89,17 @@ impl Aggregator {
     async fn without_entry(
         &self,
         partition: Partition,
+        cursor: Offset,
     ) -> Result<(u64, Vec<Difference>), Unavailable> {
-        let cursor = self.progress.partitions().get(&partition).and_then(|one| one.cursor);
-        let Some(cursor) = cursor else { return Ok((0, Vec::new())) };
         // In this order: a record that was in the log before the audit, and is not counted after
         // it, was in flight at the audit.
-        let records = self.source.read(partition, cursor, RECORDS_MAX, Duration::ZERO).await?;
+        let range = OffsetRange { start: cursor, end: self.source.end(partition).await? };
+        let records = self.source.read_again(partition, range, RECORDS_MAX).await?;
         let waiting: Vec<_> = records
             .into_iter()
             .filter_map(|record| match record.payload {
-                Payload::Event(admitted) => Some(admitted),
-                Payload::Undecodable { .. } => None,
+                Payload::Event(admitted) if !is_void(&admitted, record.log_time) => Some(admitted),
+                Payload::Event(_) | Payload::Tick(_) | Payload::Undecodable { .. } => None,
             })
             .filter(|admitted| was_metered(admitted))
             .collect();

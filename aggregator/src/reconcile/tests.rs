@@ -16,7 +16,7 @@ fn partition(end: u64, counted: u64, duplicates: u64, dead_letters: u64) -> Part
     PartitionBook {
         partition: Partition::SINGLE,
         range: OffsetRange { start: Offset::new(10), end: Offset::new(end) },
-        tallies: Tallies { counted, duplicates, dead_letters },
+        tallies: Tallies { counted, duplicates, dead_letters, ..Tallies::default() },
     }
 }
 

@@ -1,5 +1,6 @@
 //! A single node's stores in a directory of their own, with faults to switch on.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,9 +16,9 @@ use metering::quota::{
 };
 use metering::time::{Clock, ManualClock, Period, Timestamp};
 use metering::usage::{
-    AdmittedEvent, CommitError, Committed, Cursor, EventId, EventLog, Flags, Flush, IdDigest,
-    IdOrigin, LedgerLookup, ModelName, Offset, Partition, RequestType, Settled, Snapshot,
-    TokenCounts, UsageEvent, UsageLedger,
+    AdmittedEvent, CommitError, Committed, Cursor, EventId, EventLog, Flags, Flush, Horizon,
+    IdDigest, IdOrigin, LedgerLookup, LogRecord, ModelName, Offset, Partition, RequestType, Seen,
+    Settled, TokenCounts, TotalsAt, UsageEvent, UsageLedger,
 };
 use stores::memory::MemoryQuotaCounter;
 use stores::sqlite::{SqliteEventLog, SqliteLedger};
@@ -167,9 +168,8 @@ impl Rig {
 
     /// What the ledger has counted for the user: requests, and the cursor.
     pub(crate) async fn counted(&self) -> (u64, Offset) {
-        let Snapshot { cursor, totals } =
-            self.ledger.totals(&[(user(), self.month())]).await.unwrap();
-        (totals[0].requests[0], cursor)
+        let at = self.ledger.totals(&[(user(), self.month())]).await.unwrap()[0];
+        (at.totals.requests[0], at.cursor)
     }
 
     /// The user in the counter.
@@ -252,7 +252,7 @@ impl QuotaSeeds for Unlimited {
         Ok(vec![Some(terms); users.len()])
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
         self.0.totals(users).await
     }
 }
@@ -266,6 +266,19 @@ struct FaultyLedger {
 impl UsageLedger for FaultyLedger {
     async fn take_over(&self, partition: Partition) -> Result<Cursor, Unavailable> {
         self.ledger.take_over(partition).await
+    }
+
+    async fn seen(
+        &self,
+        partition: Partition,
+        horizon: Horizon,
+        records: &[LogRecord],
+    ) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
+        self.ledger.seen(partition, horizon, records).await
+    }
+
+    fn horizon(&self, partition: Partition, now_in_force: Horizon) -> Horizon {
+        self.ledger.horizon(partition, now_in_force)
     }
 
     async fn commit(&self, flush: Flush) -> Result<Committed, CommitError> {
@@ -291,7 +304,7 @@ struct FaultyCounter {
 
 #[async_trait]
 impl QuotaCounter for FaultyCounter {
-    async fn sync(&self, synced: &Synced) -> Result<(), Unavailable> {
+    async fn sync(&self, synced: &Synced) -> Result<bool, Unavailable> {
         if !synced.totals.is_empty() && takes_place(&self.faults.syncs) {
             return Err(fault());
         }
@@ -327,8 +340,16 @@ impl QuotaCounter for FaultyCounter {
         partition: Partition,
         cursor: Offset,
         watermark: Timestamp,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<bool, Unavailable> {
         self.counter.open(partition, cursor, watermark).await
+    }
+
+    async fn take_over(&self, partition: Partition) -> Result<Option<Offset>, Unavailable> {
+        self.counter.take_over(partition).await
+    }
+
+    async fn close(&self, partition: Partition) -> Result<Duration, Unavailable> {
+        self.counter.close(partition).await
     }
 
     async fn audit(&self) -> Result<Vec<CounterUser>, Unavailable> {

@@ -244,17 +244,27 @@ pub trait QuotaCounter: Send + Sync {
 
     /// Takes over what the ledger now holds: totals become the newer ones by cursor, settled
     /// entries leave, and only then the cursor and the watermark move forward. Repeating it changes
-    /// nothing; it never makes a user known.
-    async fn sync(&self, synced: &Synced) -> Result<(), Unavailable>;
+    /// nothing; it never makes a user known. `false`: nothing was changed, for the partition is not
+    /// open any more under the name by which this process serves it; it must be closed and opened.
+    async fn sync(&self, synced: &Synced) -> Result<bool, Unavailable>;
+
+    /// Whether the partition is open, so that this process, its new owner, can serve it as it is:
+    /// up to which offset the counter knows what is counted. The caller brings the rest by
+    /// [`Self::sync`]. `None`: it must be closed and opened.
+    async fn take_over(&self, partition: Partition) -> Result<Option<Offset>, Unavailable>;
+
+    /// Closes a partition. What was let in before may reach the log for as long as the answer says:
+    /// only what the log holds *after* that wait is all of it.
+    async fn close(&self, partition: Partition) -> Result<Duration, Unavailable>;
 
     /// Starts to serve a partition: everything in its log is counted up to `cursor`, and nothing is
-    /// in flight. Forgets all it knew of the partition.
+    /// in flight. Forgets all it knew of the partition. `false`: somebody else has closed it since.
     async fn open(
         &self,
         partition: Partition,
         cursor: Offset,
         watermark: Timestamp,
-    ) -> Result<(), Unavailable>;
+    ) -> Result<bool, Unavailable>;
 
     /// Everything it knows, for reconciliation.
     async fn audit(&self) -> Result<Vec<CounterUser>, Unavailable>;

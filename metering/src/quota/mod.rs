@@ -3,6 +3,7 @@
 mod admission;
 mod catalogue;
 mod counter;
+mod epochs;
 mod plan;
 mod seeds;
 
@@ -12,5 +13,6 @@ pub use counter::{
     ADMISSION_WINDOW, Admission, CounterUser, Grant, Held, Hold, HoldOutcome, InFlight, MARGIN,
     QuotaCounter, Refused, Standing, Synced, Trust, UserTotals, Verdict,
 };
+pub use epochs::{Epoch, Epochs};
 pub use plan::{OverLimit, Plan, PlanName, Terms, Totals};
 pub use seeds::{QuotaSeeds, Seeds};

@@ -8,7 +8,7 @@ use super::{PlanCatalogue, Terms};
 use crate::Unavailable;
 use crate::accounts::{Subscriptions, UserId};
 use crate::time::{Clock, Period};
-use crate::usage::{LedgerLookup, Snapshot};
+use crate::usage::{LedgerLookup, TotalsAt};
 
 /// Terms and totals for a counter that does not have them.
 #[async_trait]
@@ -16,8 +16,8 @@ pub trait QuotaSeeds: Send + Sync {
     /// The terms in force now, in the order asked; `None` for who does not exist.
     async fn terms(&self, users: &[UserId]) -> Result<Vec<Option<Terms>>, Unavailable>;
 
-    /// The ledger's totals, and the cursor they stand at.
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable>;
+    /// See [`LedgerLookup::totals`].
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable>;
 }
 
 /// The seeds of the real product: subscriptions under the plan catalogue, totals of the ledger.
@@ -41,7 +41,7 @@ impl QuotaSeeds for Seeds {
         Ok(found.into_iter().map(|one| one.map(|one| one.terms(&self.plans, now))).collect())
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
         self.ledger.totals(users).await
     }
 }

@@ -109,6 +109,17 @@ impl EventId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it was made, if it is a UUIDv7 (RFC 9562, section 5.7).
+    pub fn uuid_time(&self) -> Option<Timestamp> {
+        let id = uuid::Uuid::try_parse(&self.0).ok()?;
+        if id.get_version_num() != 7 {
+            return None;
+        }
+        let (high, low) = (id.as_fields().0, id.as_fields().1);
+        let millis = u64::from(high) << 16 | u64::from(low);
+        i64::try_from(millis).ok().map(Timestamp::from_millis)
+    }
 }
 
 impl fmt::Display for EventId {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
-    AdmittedEvent, ContentDigest, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
-    Payload, RequestType,
+    AdmittedEvent, Horizon, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
+    Payload, RequestType, Seen,
 };
 use crate::accounts::UserId;
-use crate::quota::{PlanName, Totals};
+use crate::quota::{ADMISSION_WINDOW, PlanName, Totals};
 use crate::time::{Day, Hour, Period, Timestamp};
 
 /// Sums of counted events. Checked: an overflow is an error, never a wrong figure.
@@ -127,6 +127,19 @@ pub struct Tallies {
     pub duplicates: u64,
     /// Set aside.
     pub dead_letters: u64,
+    /// Taken by the log later than [`ADMISSION_WINDOW`] after their admission, and therefore
+    /// never acknowledged.
+    pub void: u64,
+    /// Ticks, which hold no event.
+    pub ticks: u64,
+}
+
+impl Tallies {
+    /// How many records these are; `None` when that does not fit.
+    pub fn records(&self) -> Option<u64> {
+        let Self { counted, duplicates, dead_letters, void, ticks } = *self;
+        [duplicates, dead_letters, void, ticks].into_iter().try_fold(counted, u64::checked_add)
+    }
 }
 
 /// An entry of the quota counter that is in flight no more.
@@ -149,6 +162,8 @@ pub struct Flush {
     pub range: OffsetRange,
     /// The largest log time in the range.
     pub log_time: Timestamp,
+    /// How long counted ids are remembered from the end of the range on.
+    pub horizon: Horizon,
     /// First occurrences, in the order of the log.
     pub counted: Vec<CountedEvent>,
     /// Added to the daily summaries.
@@ -172,33 +187,49 @@ pub struct SumOverflow(pub Offset);
 
 /// Folds `records` (dense, in order, not empty) into what they add to the ledger.
 ///
-/// `known` holds, of the ids in `records`, those that were counted below the first of them, with
-/// the content they were counted with. Cutting the same records into other batches gives the same
-/// rows.
+/// `horizon` is in force at the first of them. `known` holds, of the ids in `records`, the latest
+/// event that was counted below the first of them: at least what the horizon reaches, and what
+/// outlived it (see [`Horizon`]); what it holds beyond that changes nothing. Cutting the same records
+/// into other batches gives the same rows.
 ///
 /// # Errors
 /// [`SumOverflow`] names the record at which a sum does not fit.
 pub fn fold(
     partition: Partition,
+    horizon: Horizon,
     records: Vec<LogRecord>,
-    known: &HashMap<IdDigest, ContentDigest>,
+    known: &HashMap<IdDigest, Seen>,
 ) -> Result<Flush, SumOverflow> {
-    let mut folding = Folding::new(partition, &records);
+    let mut folding = Folding::new(partition, horizon, &records);
     let mut counted_here = HashMap::with_capacity(records.len());
     for LogRecord { offset, log_time, payload } in records {
         folding.flush.log_time = folding.flush.log_time.max(log_time);
         let admitted = match payload {
             Payload::Event(admitted) => admitted,
+            Payload::Tick(tick) => {
+                folding.flush.tallies.ticks += 1;
+                folding.flush.horizon = tick.horizon;
+                continue;
+            }
             Payload::Undecodable { bytes, reason } => {
                 let reason = DeadLetterReason::Undecodable { bytes, reason };
                 folding.set_aside(DeadLetter { offset, log_time, reason });
                 continue;
             }
         };
+        if is_void(&admitted, log_time) {
+            // Nobody was told that it counts. Its entry stays: another record of it may come.
+            folding.flush.tallies.void += 1;
+            continue;
+        }
         let id = admitted.id_digest;
-        match known.get(&id).or_else(|| counted_here.get(&id)).copied() {
+        let seen: Option<&Seen> = counted_here.get(&id).or_else(|| known.get(&id));
+        let repeated = seen
+            .filter(|seen| folding.flush.horizon.recognises(seen.log_time, log_time, &admitted))
+            .map(|seen| seen.content);
+        match repeated {
             None => {
-                counted_here.insert(id, admitted.content_digest);
+                counted_here.insert(id, Seen { content: admitted.content_digest, log_time });
                 folding.count(CountedEvent { offset, log_time, admitted })?;
             }
             Some(content) if content == admitted.content_digest => folding.repeat(&admitted),
@@ -211,19 +242,26 @@ pub fn fold(
     Ok(folding.flush)
 }
 
+/// Whether the log took a record too late for it to count: both the ingest, before it acknowledges,
+/// and the fold look at the same two numbers.
+pub fn is_void(admitted: &AdmittedEvent, log_time: Timestamp) -> bool {
+    log_time > admitted.admitted_at.plus(ADMISSION_WINDOW)
+}
+
 struct Folding {
     flush: Flush,
     left: HashSet<(Period, IdDigest)>,
 }
 
 impl Folding {
-    fn new(partition: Partition, records: &[LogRecord]) -> Self {
+    fn new(partition: Partition, horizon: Horizon, records: &[LogRecord]) -> Self {
         let start = records.first().map_or(Offset::default(), |record| record.offset);
         let end = records.last().map_or(start, |record| record.offset.plus(1));
         let flush = Flush {
             partition,
             range: OffsetRange { start, end },
             log_time: Timestamp::MIN,
+            horizon,
             counted: Vec::with_capacity(records.len()),
             daily: BTreeMap::new(),
             hourly: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! Usage events: what they are, how they are read and kept, and how the log folds into the ledger.
 
+mod duplicates;
 mod event;
 mod fold;
 mod intake;
@@ -10,13 +11,14 @@ mod reports;
 #[cfg(test)]
 mod tests;
 
+pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen};
 pub use event::{
     ContentDigest, EventId, Flag, Flags, IdDigest, IdOrigin, Metadata, ModelName, NotAnId,
     RequestType, ReservationId, TokenCounts, UsageEvent,
 };
 pub use fold::{
     Breakdown, CountedEvent, DeadLetter, DeadLetterReason, Flush, Settled, SumOverflow, SummaryKey,
-    Sums, Tallies, fold,
+    Sums, Tallies, fold, is_void,
 };
 pub use intake::{
     EVENT_ID_BYTES_MAX, EventInput, FieldError, METADATA_BYTES_MAX, Rejection, TOKENS_MAX,
@@ -25,9 +27,9 @@ pub use intake::{
 pub use ports::{
     AppendError, Appended, Books, CommitError, Committed, DeadLetters, Difference, EventLog,
     EventSource, Known, KnownEvent, LedgerLookup, ListedDeadLetter, PartitionBook, RawBook,
-    Snapshot, UsageLedger, UsageReports,
+    TotalsAt, UsageLedger, UsageReports,
 };
-pub use record::{AdmittedEvent, Cursor, LogRecord, Offset, OffsetRange, Partition, Payload};
+pub use record::{AdmittedEvent, Cursor, LogRecord, Offset, OffsetRange, Partition, Payload, Tick};
 pub use reports::{
     Analytics, AnalyticsQuery, Dimension, Granularity, HistoryPosition, HistoryQuery, HistoryRow,
     MonthlyUsage, SeriesRow, TypeTotals, UsageTotals, UserTotal,

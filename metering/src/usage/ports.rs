@@ -1,12 +1,14 @@
 //! The ports of usage: the event log, the ledger, and what is read from them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
     AdmittedEvent, Analytics, AnalyticsQuery, ContentDigest, Cursor, Flush, HistoryQuery,
-    HistoryRow, IdDigest, LogRecord, MonthlyUsage, Offset, OffsetRange, Partition, Tallies,
+    HistoryRow, Horizon, IdDigest, LogRecord, MonthlyUsage, Offset, OffsetRange, Partition, Seen,
+    Tallies, Tick,
 };
 use crate::Unavailable;
 use crate::accounts::UserId;
@@ -47,11 +49,13 @@ pub trait EventLog: Send + Sync {
 /// The event log as the aggregator reads it.
 #[async_trait]
 pub trait EventSource: Send + Sync {
-    /// The partitions that this process owns now, ascending. The single node always owns 0.
-    fn assigned(&self) -> Vec<Partition>;
+    /// The partitions that this process owns, as soon as they are others than `unlike`. The
+    /// single node always owns 0.
+    async fn assigned(&self, unlike: &BTreeSet<Partition>) -> BTreeSet<Partition>;
 
     /// The records of `partition` from `from` on, dense and in order, at most `records_max`. Waits up
-    /// to `patience` for the first one; empty when none came.
+    /// to `patience` for the first one; empty when none came. Meant to be asked for one stretch after
+    /// the other: to go elsewhere costs.
     ///
     /// # Errors
     /// [`Unavailable`] also when the log does not reach back to `from` or ends before it: never
@@ -64,6 +68,18 @@ pub trait EventSource: Send + Sync {
         patience: Duration,
     ) -> Result<Vec<LogRecord>, Unavailable>;
 
+    /// The records `range` of `partition` once more, at most `records_max` of them, beside those who
+    /// [`Self::read`]. Its end must have been reached before.
+    ///
+    /// # Errors
+    /// [`Unavailable`] also when the log does not reach back to the start of the range.
+    async fn read_again(
+        &self,
+        partition: Partition,
+        range: OffsetRange,
+        records_max: usize,
+    ) -> Result<Vec<LogRecord>, Unavailable>;
+
     /// One past the last record of `partition`.
     async fn end(&self, partition: Partition) -> Result<Offset, Unavailable>;
 
@@ -73,11 +89,17 @@ pub trait EventSource: Send + Sync {
     ///
     /// It binds the log: later records are stamped no earlier than `MARGIN` before it, even when
     /// the machine's clock is set back. Ask before the read that reaches the end; a flush that does
-    /// not reach it carries its own largest log time instead.
-    async fn watermark(&self, partition: Partition) -> Result<Timestamp, Unavailable>;
+    /// not reach it carries its own largest log time instead. `None`: this log knows the time by
+    /// its records alone; when none come, append a [`Self::tick`].
+    async fn watermark(&self, partition: Partition) -> Result<Option<Timestamp>, Unavailable>;
 
-    /// Lets go of records below `below` that the log took before `before`. Kafka does this by
-    /// itself: its adapter does nothing. Answers how many went.
+    /// Appends a record that holds nothing but time and the horizon from there on. A log that has a
+    /// watermark of its own needs none and does nothing.
+    async fn tick(&self, partition: Partition, tick: Tick) -> Result<(), Unavailable>;
+
+    /// Lets go of records below `below` that the log took before `before`; answers how many went.
+    /// Kafka does this by itself: its adapter notes `below` as the consumer group's offset, for tools
+    /// that show the lag.
     async fn trim(
         &self,
         partition: Partition,
@@ -119,8 +141,21 @@ pub enum CommitError {
 #[async_trait]
 pub trait UsageLedger: Send + Sync {
     /// Starts (or starts again) to count `partition`: where it stands. A partition never seen
-    /// starts at 0.
+    /// starts at the first offset of the log.
     async fn take_over(&self, partition: Partition) -> Result<Cursor, Unavailable>;
+
+    /// What [`fold`](super::fold) must know before it folds `records`, which begin at the cursor with
+    /// `horizon` in force.
+    async fn seen(
+        &self,
+        partition: Partition,
+        horizon: Horizon,
+        records: &[LogRecord],
+    ) -> Result<HashMap<IdDigest, Seen>, Unavailable>;
+
+    /// The horizon that the ledger can bear: shorter than `now_in_force` when its memory of counted
+    /// ids is full, longer when there is room again and the memory reaches back that far.
+    fn horizon(&self, partition: Partition, now_in_force: Horizon) -> Horizon;
 
     /// Commits a flush, whole or not at all. Repeating one that was committed is `Lost` and changes
     /// nothing.
@@ -139,19 +174,19 @@ pub struct KnownEvent {
 /// Which of the ids asked for are counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
-    /// Everything below this offset was looked at.
+    /// Everything below this offset was looked at; of several partitions, the smallest of theirs.
     pub cursor: Offset,
     /// In the order asked.
     pub found: Vec<Option<KnownEvent>>,
 }
 
-/// Users' totals, all read at one cursor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// Everything below this offset is in the totals.
+/// A user's totals in one period, and where they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TotalsAt {
+    /// Zero for who has none.
+    pub totals: Totals,
+    /// Everything below this offset of the user's partition is in the totals.
     pub cursor: Offset,
-    /// In the order asked; zero for who has none.
-    pub totals: Vec<Totals>,
 }
 
 /// What the door asks the ledger.
@@ -160,8 +195,9 @@ pub trait LedgerLookup: Send + Sync {
     /// Which of these events are counted. Never wrong about what was committed before the call.
     async fn known(&self, ids: &[(UserId, IdDigest)]) -> Result<Known, Unavailable>;
 
-    /// The totals of these users and periods, and the cursor they stand at.
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable>;
+    /// The totals of these users and periods and the cursors they stand at, all read in one
+    /// snapshot, in the order asked.
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable>;
 }
 
 /// What the usage endpoints read. Never waits for a commit.

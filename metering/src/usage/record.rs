@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ContentDigest, Flags, IdDigest, UsageEvent};
+use super::{ContentDigest, Flags, Horizon, IdDigest, UsageEvent};
 use crate::accounts::UserId;
 use crate::quota::PlanName;
 use crate::time::Timestamp;
@@ -93,6 +93,8 @@ pub struct Cursor {
     pub position: Offset,
     /// The largest log time below `position`; the log's own time.
     pub log_time: Timestamp,
+    /// How long counted ids are remembered from `position` on.
+    pub horizon: Horizon,
 }
 
 /// A usage event that the quota counter let in: what the event log stores.
@@ -114,11 +116,21 @@ pub struct AdmittedEvent {
     pub over_hold: u64,
 }
 
+/// A record that holds no event: the partition's owner appends it, so that log time goes on
+/// while nobody sends anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// How long counted ids are remembered from this record on.
+    pub horizon: Horizon,
+}
+
 /// What a record of the log holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
     /// An admitted event.
     Event(Box<AdmittedEvent>),
+    /// Nothing but time.
+    Tick(Tick),
     /// Bytes that no version of the codec reads: a dead letter.
     Undecodable {
         /// The record's value as it stands in the log.

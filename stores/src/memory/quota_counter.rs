@@ -3,16 +3,17 @@
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{
-    Admission, Closed, Counter, CounterUser, Hold, HoldOutcome, Miss, QuotaCounter, QuotaSeeds,
-    Standing, Synced, Terms, Verdict,
+    ADMISSION_WINDOW, Admission, Closed, Counter, CounterUser, Hold, HoldOutcome, Miss,
+    QuotaCounter, QuotaSeeds, Standing, Synced, Terms, Verdict,
 };
 use metering::time::{Clock, Period, Timestamp};
-use metering::usage::{IdDigest, Offset, Partition, Settled};
+use metering::usage::{IdDigest, Offset, Partition, Settled, TotalsAt};
 
 /// The label of this store in `tokenmeter_store_errors_total`.
 const STORE: &str = "quota_counter";
@@ -95,10 +96,10 @@ impl MemoryQuotaCounter {
         let months: Vec<_> =
             months.into_iter().filter(|(user, _)| !unknown.contains(user)).collect();
         if !months.is_empty() {
-            let snapshot = self.seeds.totals(&months).await?;
+            let found = self.seeds.totals(&months).await?;
             let mut counter = self.lock()?;
-            for ((user, period), totals) in months.into_iter().zip(snapshot.totals) {
-                counter.seed_totals(user, period, totals, snapshot.cursor);
+            for ((user, period), TotalsAt { totals, cursor }) in months.into_iter().zip(found) {
+                counter.seed_totals(user, period, totals, cursor);
             }
         }
         Ok(())
@@ -189,8 +190,18 @@ impl QuotaCounter for MemoryQuotaCounter {
         self.lock()?.set_terms(user, terms).map_err(not_open)
     }
 
-    async fn sync(&self, synced: &Synced) -> Result<(), Unavailable> {
-        self.lock()?.sync(synced).map_err(not_open)
+    async fn sync(&self, synced: &Synced) -> Result<bool, Unavailable> {
+        Ok(self.lock()?.sync(synced).is_ok())
+    }
+
+    async fn take_over(&self, partition: Partition) -> Result<Option<Offset>, Unavailable> {
+        Ok(self.lock()?.cursor(partition))
+    }
+
+    async fn close(&self, partition: Partition) -> Result<Duration, Unavailable> {
+        let was_open = self.lock()?.close(partition);
+        // Who was let in by a process before this one reaches the log no more.
+        Ok(if was_open { ADMISSION_WINDOW } else { Duration::ZERO })
     }
 
     async fn open(
@@ -198,9 +209,9 @@ impl QuotaCounter for MemoryQuotaCounter {
         partition: Partition,
         cursor: Offset,
         watermark: Timestamp,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<bool, Unavailable> {
         self.lock()?.open(partition, cursor, watermark);
-        Ok(())
+        Ok(true)
     }
 
     async fn audit(&self) -> Result<Vec<CounterUser>, Unavailable> {

@@ -1,15 +1,17 @@
 //! Reading: the fields as they stand in the bytes, then the event they make.
 
+use std::time::Duration;
+
 use metering::accounts::UserId;
 use metering::quota::PlanName;
 use metering::time::Timestamp;
 use metering::usage::{
-    AdmittedEvent, ContentDigest, EventId, Flags, IdDigest, IdOrigin, Metadata, ModelName,
-    RequestType, ReservationId, TokenCounts, UsageEvent,
+    AdmittedEvent, ContentDigest, EventId, Flags, Horizon, IdDigest, IdOrigin, Metadata, ModelName,
+    RequestType, ReservationId, Tick, TokenCounts, UsageEvent,
 };
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::{Undecodable, VERSION, number};
+use super::{TICK_VERSION, Undecodable, VERSION, number};
 
 /// What was found of each field, borrowed from the record. Of a field that stands twice the last
 /// one counts, as Protobuf has it.
@@ -36,6 +38,7 @@ pub(super) struct Fields<'a> {
     over_hold: u64,
     reservation_id: Option<&'a [u8]>,
     metadata: Option<&'a [u8]>,
+    horizon_millis: Option<u64>,
 }
 
 impl<'a> Fields<'a> {
@@ -46,6 +49,9 @@ impl<'a> Fields<'a> {
             match (fields.place(number), wire_type) {
                 (Place::Number(place), WireType::Varint) => {
                     *place = varint(&mut value)?;
+                }
+                (Place::OptionalNumber(place), WireType::Varint) => {
+                    *place = Some(varint(&mut value)?);
                 }
                 (Place::Bytes(place), WireType::LengthDelimited) => {
                     *place = length_delimited(&mut value)?;
@@ -88,8 +94,18 @@ impl<'a> Fields<'a> {
             number::OVER_HOLD => Place::Number(&mut self.over_hold),
             number::RESERVATION_ID => Place::Optional(&mut self.reservation_id),
             number::METADATA => Place::Optional(&mut self.metadata),
+            number::HORIZON_MILLIS => Place::OptionalNumber(&mut self.horizon_millis),
             _ => Place::Unknown,
         }
+    }
+
+    /// The tick that it is, or the fields again.
+    pub(super) fn into_tick(self) -> Result<Tick, Self> {
+        if self.version != TICK_VERSION {
+            return Err(self);
+        }
+        let within = |millis| Horizon::Within(Duration::from_millis(millis));
+        Ok(Tick { horizon: self.horizon_millis.map_or(Horizon::Ever, within) })
     }
 
     pub(super) fn into_event(self) -> Result<AdmittedEvent, Undecodable> {
@@ -147,6 +163,7 @@ enum Place<'f, 'a> {
     Number(&'f mut u64),
     Bytes(&'f mut &'a [u8]),
     Optional(&'f mut Option<&'a [u8]>),
+    OptionalNumber(&'f mut Option<u64>),
     Unknown,
 }
 

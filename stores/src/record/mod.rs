@@ -8,13 +8,16 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
-use metering::usage::{AdmittedEvent, IdOrigin};
+use metering::usage::{AdmittedEvent, Horizon, IdOrigin, Payload, Tick};
 use prost::encoding::{WireType, encode_varint};
 
 use fields::Fields;
 
 /// The version that is written. Readers set aside every other one.
 const VERSION: u64 = 1;
+
+/// The version of a record that holds no event.
+const TICK_VERSION: u64 = 2;
 
 /// Field numbers of `proto/usage_event.proto`.
 mod number {
@@ -39,6 +42,7 @@ mod number {
     pub(super) const OVER_HOLD: u32 = 19;
     pub(super) const RESERVATION_ID: u32 = 20;
     pub(super) const METADATA: u32 = 21;
+    pub(super) const HORIZON_MILLIS: u32 = 22;
 }
 
 /// Bytes that are no record of a version known here: a dead letter, never a guess.
@@ -98,7 +102,28 @@ pub fn split_delimited<'a>(stream: &mut &'a [u8]) -> Result<&'a [u8], Undecodabl
     fields::length_delimited(stream)
 }
 
-/// Reads a record's value.
+/// Writes a tick at the end of `into`: the record's value.
+pub fn encode_tick(tick: Tick, into: &mut Vec<u8>) {
+    whole(number::VERSION, TICK_VERSION, into);
+    if let Horizon::Within(horizon) = tick.horizon {
+        key(number::HORIZON_MILLIS, WireType::Varint, into);
+        varint(u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX), into);
+    }
+}
+
+/// Reads a record's value, whatever it holds.
+pub fn payload(value: &[u8]) -> Payload {
+    let read = Fields::read(value).and_then(|fields| match fields.into_tick() {
+        Ok(tick) => Ok(Payload::Tick(tick)),
+        Err(fields) => fields.into_event().map(|event| Payload::Event(Box::new(event))),
+    });
+    read.unwrap_or_else(|error| Payload::Undecodable {
+        bytes: value.to_vec(),
+        reason: error.to_string(),
+    })
+}
+
+/// Reads the value of a record that holds an event.
 ///
 /// # Errors
 /// [`Undecodable`] says which field is wrong.

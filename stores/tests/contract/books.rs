@@ -62,7 +62,7 @@ pub(crate) async fn every_record_of_the_range_is_in_one_tally(
     let book = PartitionBook {
         partition: PARTITION,
         range: OffsetRange { start: Offset::new(0), end: Offset::new(8) },
-        tallies: Tallies { counted: 4, duplicates: 2, dead_letters: 2 },
+        tallies: Tallies { counted: 4, duplicates: 2, dead_letters: 2, ..Tallies::default() },
     };
     assert_eq!(subject.ledger().partitions().await.unwrap(), [book]);
 }

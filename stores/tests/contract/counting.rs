@@ -6,9 +6,9 @@ use metering::accounts::UserId;
 use metering::quota::{PlanName, Totals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    AdmittedEvent, CommitError, Committed, EventId, Flags, Flush, IdDigest, IdOrigin, LedgerLookup,
-    LogRecord, Metadata, ModelName, Offset, Partition, Payload, RequestType, TokenCounts,
-    UsageEvent, UsageLedger, fold,
+    AdmittedEvent, CommitError, Committed, EventId, Flags, Flush, HORIZON_MAX, Horizon, IdDigest,
+    IdOrigin, LedgerLookup, LogRecord, Metadata, ModelName, Offset, Partition, Payload,
+    RequestType, TokenCounts, UsageEvent, UsageLedger, fold,
 };
 
 /// A ledger under test.
@@ -125,19 +125,11 @@ impl Log {
     }
 
     /// The flush of what is not counted yet, as the aggregator makes it.
-    pub(crate) async fn flush(&self, ledger: &impl LedgerLookup) -> Flush {
+    pub(crate) async fn flush(&self, ledger: &impl UsageLedger) -> Flush {
         let records = self.records[self.counted..].to_vec();
-        let ids: Vec<_> = records
-            .iter()
-            .filter_map(|record| match &record.payload {
-                Payload::Event(admitted) => Some((admitted.event.user_id, admitted.id_digest)),
-                Payload::Undecodable { .. } => None,
-            })
-            .collect();
-        let known = ledger.known(&ids).await.unwrap();
-        let found = ids.iter().zip(known.found);
-        let known = found.filter_map(|((_, id), event)| Some((*id, event?.content))).collect();
-        fold(PARTITION, records, &known).unwrap()
+        let horizon = ledger.horizon(PARTITION, Horizon::Within(HORIZON_MAX));
+        let seen = ledger.seen(PARTITION, horizon, &records).await.unwrap();
+        fold(PARTITION, horizon, records, &seen).unwrap()
     }
 
     /// Counts what is not counted yet.

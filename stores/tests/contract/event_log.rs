@@ -112,7 +112,7 @@ pub(crate) async fn records_come_back_in_order_at_dense_offsets(subject: &impl S
     assert_eq!(offsets(&records), [0, 1, 2, 3, 4, 5]);
     assert_eq!(records[1].payload, Payload::Event(Box::new(event("b", now))));
     assert_eq!(log.end(PARTITION).await.unwrap(), Offset::new(6));
-    assert_eq!(log.assigned(), [PARTITION]);
+    assert_eq!(log.assigned(&BTreeSet::new()).await, BTreeSet::from([PARTITION]));
 }
 
 pub(crate) async fn an_append_answers_the_log_time_of_its_records(subject: &impl Subject) {

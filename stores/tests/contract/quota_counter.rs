@@ -14,7 +14,7 @@ use metering::quota::{
 use metering::time::{Period, Timestamp};
 use metering::usage::{
     ContentDigest, EventId, IdDigest, ModelName, Offset, Partition, RequestType, ReservationId,
-    Settled, Snapshot, TokenCounts,
+    Settled, TokenCounts, TotalsAt,
 };
 use tokio::sync::oneshot;
 
@@ -165,8 +165,16 @@ impl Fixture {
     /// Opened at cursor 0, with the first [`user`] on `terms`.
     pub(crate) async fn serving(&self, terms: Terms) -> &dyn QuotaCounter {
         self.seeds.put(user(1), terms);
-        self.counter.open(Partition::SINGLE, Offset::new(0), (self.now)()).await.unwrap();
+        self.open_at(0).await;
         self.counter.as_ref()
+    }
+
+    /// Closed and opened at `cursor`, as if its log were counted up to there.
+    pub(crate) async fn open_at(&self, cursor: u64) {
+        self.counter.close(Partition::SINGLE).await.unwrap();
+        let opened =
+            self.counter.open(Partition::SINGLE, Offset::new(cursor), (self.now)()).await.unwrap();
+        assert!(opened, "nobody else has closed it");
     }
 
     /// How many tokens the first user has used in [`october`].
@@ -192,7 +200,7 @@ struct Script {
     totals: HashMap<(UserId, Period), Totals>,
     cursor: Offset,
     /// Instead of the true answer, once each.
-    next_totals: VecDeque<Snapshot>,
+    next_totals: VecDeque<Vec<TotalsAt>>,
     /// The next read of terms (or totals) has its answer, but brings it only when told.
     slow_terms: Option<oneshot::Receiver<()>>,
     slow_totals: Option<oneshot::Receiver<()>>,
@@ -219,8 +227,8 @@ impl ScriptedSeeds {
 
     /// The next read of totals answers this instead.
     pub(crate) fn answer_once(&self, totals: Totals, cursor: u64) {
-        let snapshot = Snapshot { cursor: Offset::new(cursor), totals: vec![totals] };
-        self.state.lock().unwrap().next_totals.push_back(snapshot);
+        let answer = TotalsAt { totals, cursor: Offset::new(cursor) };
+        self.state.lock().unwrap().next_totals.push_back(vec![answer]);
     }
 
     pub(crate) fn slow_terms(&self) -> oneshot::Sender<()> {
@@ -268,16 +276,17 @@ impl QuotaSeeds for ScriptedSeeds {
         Ok(answer)
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
         let (answer, slow) = {
             let mut state = self.state.lock().unwrap();
             if state.broken {
                 return Err(Unavailable::new("ledger", "scripted"));
             }
             state.totals_reads.push(users.len());
+            let cursor = state.cursor;
             let totals = |key| state.totals.get(key).copied().unwrap_or_default();
-            let truth =
-                Snapshot { cursor: state.cursor, totals: users.iter().map(totals).collect() };
+            let at = |key| TotalsAt { totals: totals(key), cursor };
+            let truth = users.iter().map(at).collect();
             (state.next_totals.pop_front().unwrap_or(truth), state.slow_totals.take())
         };
         if let Some(told) = slow {

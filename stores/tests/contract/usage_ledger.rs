@@ -69,7 +69,8 @@ pub(crate) async fn totals_are_kept_by_month_and_request_type(subject: &impl Sub
     log.append(occurred(checked, "2026-10-01T00:00:00Z"));
     log.count(&*ledger).await.unwrap();
     let months = ["2026-09", "2026-10", "2026-11"].map(|month| (user(1), period(month)));
-    let totals = ledger.totals(&months).await.unwrap().totals;
+    let totals = ledger.totals(&months).await.unwrap();
+    let totals: Vec<_> = totals.into_iter().map(|at| at.totals).collect();
     assert_eq!(totals[0], chat(120, 1));
     assert_eq!((totals[1].tokens, totals[1].requests), (120, [0, 1, 0]));
     assert_eq!(totals[2], chat(0, 0));
@@ -84,8 +85,8 @@ pub(crate) async fn a_repeated_flush_is_lost_and_changes_nothing(subject: &impl 
     let again = ledger.commit(flush).await.unwrap_err();
     let CommitError::Lost { partition, expected, found } = again else { panic!("{again}") };
     assert_eq!((partition, expected, found), (PARTITION, Offset::default(), Offset::new(1)));
-    let snapshot = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap();
-    assert_eq!((snapshot.cursor, snapshot.totals), (Offset::new(1), vec![chat(120, 1)]));
+    let at = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap()[0];
+    assert_eq!((at.cursor, at.totals), (Offset::new(1), chat(120, 1)));
 }
 
 pub(crate) async fn a_flush_with_a_gap_before_it_is_lost(subject: &impl Subject) {
@@ -116,8 +117,8 @@ pub(crate) async fn of_two_commits_of_one_range_one_wins(subject: &impl Subject)
     }
     let won = commits.join_all().await.iter().filter(|commit| commit.is_ok()).count();
     assert_eq!(won, 1);
-    let totals = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap().totals;
-    assert_eq!(totals, [chat(50 * 120, 50)]);
+    let at = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap()[0];
+    assert_eq!(at.totals, chat(50 * 120, 50));
 }
 
 pub(crate) async fn a_duplicate_moves_the_cursor_and_no_total(subject: &impl Subject) {
@@ -137,7 +138,7 @@ pub(crate) async fn a_flush_of_duplicates_alone_keeps_all_totals(subject: &impl 
     let committed = log.count(&*ledger).await.unwrap();
     assert_eq!(committed.cursor.position, Offset::new(2));
     assert_eq!(committed.totals, []);
-    let totals = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap().totals;
+    let at = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap()[0];
     assert_eq!(totals, [chat(120, 1)]);
 }
 
@@ -177,8 +178,8 @@ pub(crate) async fn everything_is_there_when_the_ledger_is_opened_again(subject:
     subject.reopen();
     let ledger = subject.ledger();
     assert_eq!(ledger.take_over(PARTITION).await.unwrap(), committed.cursor);
-    let snapshot = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap();
-    assert_eq!((snapshot.cursor, snapshot.totals), (Offset::new(1), vec![chat(120, 1)]));
+    let at = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap()[0];
+    assert_eq!((at.cursor, at.totals), (Offset::new(1), chat(120, 1)));
     let known = ledger.known(&[key(&event(user(1), "a"))]).await.unwrap();
     assert_eq!(known.found[0].map(|event| event.offset), Some(Offset::default()));
 }

@@ -198,7 +198,7 @@ impl Counter {
         }
         synced.settled.iter().for_each(|entry| self.leave(entry));
         // Last: whoever sees the new cursor must not find a counted event still in flight.
-        if let Some(served) = self.slot(synced.partition) {
+        if let Some(served) = self.slot_of(synced.partition).and_then(Option::as_mut) {
             served.cursor = served.cursor.max(synced.cursor);
             served.watermark = served.watermark.max(synced.watermark);
         }
@@ -210,10 +210,19 @@ impl Counter {
     pub fn open(&mut self, partition: Partition, cursor: Offset, watermark: Timestamp) {
         let (users, count) = (&mut self.users, self.count);
         users.forget_if(|user| partition_of(user, count) == partition);
-        let number = usize::try_from(partition.number()).unwrap_or(usize::MAX);
-        if let Some(slot) = self.partitions.get_mut(number) {
+        if let Some(slot) = self.slot_of(partition) {
             *slot = Some(Served { cursor, watermark });
         }
+    }
+
+    /// Up to where an open partition is counted; `None`: it is closed.
+    pub fn cursor(&self, partition: Partition) -> Option<Offset> {
+        self.served(partition).ok().map(|served| served.cursor)
+    }
+
+    /// Serves a partition no more, until it is opened again; `false`: it was closed.
+    pub fn close(&mut self, partition: Partition) -> bool {
+        self.slot_of(partition).is_some_and(|slot| slot.take().is_some())
     }
 
     /// Everything that is known, for reconciliation.
@@ -277,9 +286,9 @@ impl Counter {
         self.partitions.get(number).copied().flatten().ok_or(Closed(partition))
     }
 
-    fn slot(&mut self, partition: Partition) -> Option<&mut Served> {
+    fn slot_of(&mut self, partition: Partition) -> Option<&mut Option<Served>> {
         let number = usize::try_from(partition.number()).unwrap_or(usize::MAX);
-        self.partitions.get_mut(number).and_then(Option::as_mut)
+        self.partitions.get_mut(number)
     }
 
     fn partition_of(&self, user: UserId) -> Partition {

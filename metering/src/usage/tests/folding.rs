@@ -115,7 +115,8 @@ impl Ledger {
             if batch.is_empty() {
                 break;
             }
-            let flush = fold(Partition::SINGLE, batch.to_vec(), &ledger.known).unwrap();
+            let flush =
+                fold(Partition::SINGLE, Horizon::Ever, batch.to_vec(), &ledger.known).unwrap();
             assert_eq!(flush.range.start, batch[0].offset);
             ledger.add(flush);
             rest = later;
@@ -135,7 +136,7 @@ proptest! {
 
     #[test]
     fn every_record_is_in_one_tally(log in log()) {
-        let flush = fold(Partition::SINGLE, log.clone(), &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &HashMap::new()).unwrap();
         let Tallies { counted, duplicates, dead_letters } = flush.tallies;
         prop_assert_eq!(counted + duplicates + dead_letters, flush.range.count());
         prop_assert_eq!(flush.range.count(), log.len() as u64);
@@ -145,7 +146,7 @@ proptest! {
 
     #[test]
     fn each_id_is_counted_once_and_with_its_first_content(log in log()) {
-        let flush = fold(Partition::SINGLE, log.clone(), &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &HashMap::new()).unwrap();
         let mut first = BTreeMap::new();
         for record in &log {
             if let Payload::Event(admitted) = &record.payload {
@@ -160,7 +161,7 @@ proptest! {
 
     #[test]
     fn all_sums_are_those_of_the_counted_events(log in log()) {
-        let flush = fold(Partition::SINGLE, log, &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log, &HashMap::new()).unwrap();
         let tokens: u64 =
             flush.counted.iter().map(|event| event.admitted.event.tokens.total()).sum();
         let of = |sums: &Sums| sums.prompt_tokens + sums.completion_tokens;
@@ -175,7 +176,7 @@ proptest! {
     #[test]
     fn folding_a_counted_log_again_counts_nothing(log in log()) {
         let ledger = Ledger::of(&log, &[7]);
-        let again = fold(Partition::SINGLE, log, &ledger.known).unwrap();
+        let again = fold(Partition::SINGLE, Horizon::Ever, log, &ledger.known).unwrap();
         prop_assert_eq!(again.tallies.counted, 0);
         prop_assert!(again.daily.is_empty() && again.hourly.is_empty());
         prop_assert!(again.statistics.is_empty());
@@ -189,7 +190,7 @@ fn record(offset: u64, choice: Choice) -> LogRecord {
 }
 
 fn fold_all(records: Vec<LogRecord>) -> Flush {
-    fold(Partition::SINGLE, records, &HashMap::new()).unwrap()
+    fold(Partition::SINGLE, Horizon::Ever, records, &HashMap::new()).unwrap()
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod tests;
 mod timeline;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +23,8 @@ use async_trait::async_trait;
 use metering::Unavailable;
 use metering::time::{Clock, Timestamp};
 use metering::usage::{
-    AdmittedEvent, AppendError, Appended, EventLog, EventSource, LogRecord, Offset, Partition,
+    AdmittedEvent, AppendError, Appended, EventLog, EventSource, LogRecord, Offset, OffsetRange,
+    Partition, Tick,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -174,8 +176,9 @@ impl EventLog for SqliteEventLog {
 
 #[async_trait]
 impl EventSource for SqliteEventLog {
-    fn assigned(&self) -> Vec<Partition> {
-        vec![Partition::SINGLE]
+    async fn assigned(&self, unlike: &BTreeSet<Partition>) -> BTreeSet<Partition> {
+        let only = BTreeSet::from([Partition::SINGLE]);
+        if *unlike == only { std::future::pending().await } else { only }
     }
 
     async fn read(
@@ -206,14 +209,31 @@ impl EventSource for SqliteEventLog {
             .map_err(unavailable)?
     }
 
+    async fn read_again(
+        &self,
+        partition: Partition,
+        range: OffsetRange,
+        records_max: usize,
+    ) -> Result<Vec<LogRecord>, Unavailable> {
+        only(partition)?;
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || reader.read(range.start, range.end, records_max))
+            .await
+            .map_err(unavailable)?
+    }
+
     async fn end(&self, partition: Partition) -> Result<Offset, Unavailable> {
         only(partition)?;
         Ok(*self.end.borrow())
     }
 
-    async fn watermark(&self, partition: Partition) -> Result<Timestamp, Unavailable> {
+    async fn watermark(&self, partition: Partition) -> Result<Option<Timestamp>, Unavailable> {
         only(partition)?;
-        Ok(self.timeline.watermark())
+        Ok(Some(self.timeline.watermark()))
+    }
+
+    async fn tick(&self, partition: Partition, _: Tick) -> Result<(), Unavailable> {
+        only(partition)
     }
 
     async fn trim(

@@ -90,7 +90,7 @@ impl Segment<'_> {
             let rest = stream;
             let payload = match record::split_delimited(&mut stream) {
                 Ok(_) if offset < from => continue,
-                Ok(value) => payload(value),
+                Ok(value) => record::payload(value),
                 Err(error) => {
                     // Where the next record begins is lost: the rest of the segment is one dead
                     // letter, and each record after it an empty one, so that offsets stay dense.
@@ -102,12 +102,5 @@ impl Segment<'_> {
                 into.push(LogRecord { offset, log_time: self.log_time, payload });
             }
         }
-    }
-}
-
-fn payload(value: &[u8]) -> Payload {
-    match record::decode(value) {
-        Ok(admitted) => Payload::Event(Box::new(admitted)),
-        Err(error) => Payload::Undecodable { bytes: value.to_vec(), reason: error.to_string() },
     }
 }

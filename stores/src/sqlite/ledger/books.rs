@@ -15,8 +15,8 @@ const DIFFERENCES_MAX: usize = 100;
 /// See `Books::partitions`.
 pub(super) fn partitions(open: &Connection) -> rusqlite::Result<Vec<PartitionBook>> {
     open.prepare_cached(
-        "SELECT partition, start, position, counted, duplicates, dead_letters FROM cursors \
-         ORDER BY partition",
+        "SELECT partition, start, position, counted, duplicates, dead_letters, void, ticks \
+         FROM cursors ORDER BY partition",
     )?
     .query_map([], |row| {
         let (start, end) = (Offset::new(count(row, 1)?), Offset::new(count(row, 2)?));
@@ -27,6 +27,8 @@ pub(super) fn partitions(open: &Connection) -> rusqlite::Result<Vec<PartitionBoo
                 counted: count(row, 3)?,
                 duplicates: count(row, 4)?,
                 dead_letters: count(row, 5)?,
+                void: count(row, 6)?,
+                ticks: count(row, 7)?,
             },
         })
     })?

@@ -21,7 +21,10 @@ use super::{analytics, books, dead_letters, erasure, history, monthly};
 use crate::sqlite::database::{Database, Durability, OpenError};
 
 const DATABASE: Database = Database {
-    migrations: &[include_str!("../../../../migrations/sqlite/ledger/0001_ledger.sql")],
+    migrations: &[
+        include_str!("../../../../migrations/sqlite/ledger/0001_ledger.sql"),
+        include_str!("../../../../migrations/sqlite/ledger/0002_void_and_ticks.sql"),
+    ],
     durability: Durability::Rebuildable,
     busy_timeout: Duration::from_secs(5),
 };

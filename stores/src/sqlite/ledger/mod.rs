@@ -17,16 +17,17 @@ mod readers;
 mod row;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use metering::Unavailable;
 use metering::accounts::UserId;
-use metering::time::Period;
+use metering::time::{Period, Timestamp};
 use metering::usage::{
-    CommitError, Committed, Cursor, Flush, IdDigest, Known, LedgerLookup, Partition, Snapshot,
-    UsageLedger,
+    CommitError, Committed, Cursor, Flush, Horizon, IdDigest, Known, KnownEvent, LedgerLookup,
+    LogRecord, Partition, Payload, Seen, TotalsAt, UsageLedger,
 };
 
 pub use file::LedgerFile;
@@ -118,6 +119,30 @@ impl UsageLedger for SqliteLedger {
         taking_over.await.map_err(unavailable)?
     }
 
+    async fn seen(
+        &self,
+        _: Partition,
+        _: Horizon,
+        records: &[LogRecord],
+    ) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
+        let ids: Vec<_> = records
+            .iter()
+            .filter_map(|record| match &record.payload {
+                Payload::Event(admitted) => Some(admitted.id_digest),
+                Payload::Tick(_) | Payload::Undecodable { .. } => None,
+            })
+            .collect();
+        let known = self.ids.known(&ids).await?;
+        let found = ids.into_iter().zip(known.found);
+        // Remembered for ever: when it was is never asked.
+        let seen = |found: KnownEvent| Seen { content: found.content, log_time: Timestamp::MIN };
+        Ok(found.filter_map(|(id, found)| Some((id, seen(found?)))).collect())
+    }
+
+    fn horizon(&self, _: Partition, _: Horizon) -> Horizon {
+        Horizon::Ever
+    }
+
     async fn commit(&self, flush: Flush) -> Result<Committed, CommitError> {
         only_one(flush.partition)?;
         let ledger = self.clone();
@@ -133,20 +158,19 @@ impl LedgerLookup for SqliteLedger {
         self.ids.known(&digests).await
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
         let (users, ids) = (users.to_vec(), Arc::clone(&self.ids));
         let read = self.file.readers.read(move |open| {
             let cursor = read_cursor(open, Partition::SINGLE)?.position;
             let totals = users.iter().map(|(user, period)| totals_of(open, *user, *period));
-            Ok(Snapshot { cursor, totals: totals.collect::<Result<_, _>>()? })
+            Ok((cursor, totals.collect::<Result<Vec<_>, _>>()?))
         });
-        let snapshot = read.await?;
+        let (cursor, totals) = read.await?;
         // Whoever sees this cursor may rely on `known` for everything below it.
-        if ids.published() < snapshot.cursor {
-            let waiting_for = snapshot.cursor;
-            let waiting = tokio::task::spawn_blocking(move || ids.wait_for(waiting_for));
+        if ids.published() < cursor {
+            let waiting = tokio::task::spawn_blocking(move || ids.wait_for(cursor));
             waiting.await.map_err(unavailable)??;
         }
-        Ok(snapshot)
+        Ok(totals.into_iter().map(|totals| TotalsAt { totals, cursor }).collect())
     }
 }

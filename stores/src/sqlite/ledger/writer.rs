@@ -4,8 +4,8 @@ use metering::accounts::UserId;
 use metering::quota::{Totals, UserTotals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    Breakdown, CommitError, Committed, CountedEvent, Cursor, DeadLetter, Flush, Offset, Partition,
-    Sums,
+    Breakdown, CommitError, Committed, CountedEvent, Cursor, DeadLetter, Flush, Horizon, Offset,
+    Partition, Sums,
 };
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
@@ -38,7 +38,7 @@ impl Writer {
         self.numbers.forget();
         let number = partition.number();
         self.connection.execute(
-            "INSERT OR IGNORE INTO cursors VALUES (?, 0, 0, ?, 0, 0, 0)",
+            "INSERT OR IGNORE INTO cursors VALUES (?, 0, 0, ?, 0, 0, 0, 0, 0)",
             params![number, Timestamp::MIN.as_millis()],
         )?;
         read_cursor(&self.connection, partition)
@@ -83,11 +83,14 @@ pub(super) fn read_cursor(open: &Connection, partition: Partition) -> rusqlite::
         .prepare_cached("SELECT position, log_time FROM cursors WHERE partition = ?")?
         .query_row([partition.number()], |row| {
             let log_time = Timestamp::from_millis(row.get(1)?);
-            Ok(Cursor { partition, position: Offset::new(count(row, 0)?), log_time })
+            Ok(at(partition, Offset::new(count(row, 0)?), log_time))
         })
         .optional()?;
-    let start = Cursor { partition, position: Offset::default(), log_time: Timestamp::MIN };
-    Ok(found.unwrap_or(start))
+    Ok(found.unwrap_or(at(partition, Offset::default(), Timestamp::MIN)))
+}
+
+fn at(partition: Partition, position: Offset, log_time: Timestamp) -> Cursor {
+    Cursor { partition, position, log_time, horizon: Horizon::Ever }
 }
 
 fn move_cursor(open: &Transaction<'_>, flush: &Flush) -> rusqlite::Result<Option<Cursor>> {
@@ -103,12 +106,14 @@ fn move_cursor(open: &Transaction<'_>, flush: &Flush) -> rusqlite::Result<Option
                 stored(tallies.counted)?,
                 stored(tallies.duplicates)?,
                 stored(tallies.dead_letters)?,
+                stored(tallies.void)?,
+                stored(tallies.ticks)?,
             ],
             |row| row.get(0).map(Timestamp::from_millis),
         )
         .optional()?;
     let position = flush.range.end;
-    Ok(log_time.map(|log_time| Cursor { partition: flush.partition, position, log_time }))
+    Ok(log_time.map(|log_time| at(flush.partition, position, log_time)))
 }
 
 fn insert_events(

@@ -1,7 +1,7 @@
 //! What is let in.
 
 use metering::quota::{Admission, OverLimit, Refused, Terms, Tier, Trust, Verdict};
-use metering::usage::{Flag, Partition, RequestType};
+use metering::usage::{Flag, RequestType};
 
 use super::{
     Fixture, admit, chats, event, event_id, granted, hold, limit, october, refused, repeated,
@@ -16,13 +16,10 @@ pub(crate) async fn nothing_is_answered_before_it_is_open(fixture: &Fixture) {
     assert!(counter.release(user(1), event_id("h")).await.is_err());
     assert!(counter.usage(user(1), october()).await.is_err());
     assert!(counter.set_terms(user(1), Some(limit(1))).await.is_err());
-    assert!(counter.sync(&synced(1, chats(1, 1), &[])).await.is_err());
+    assert!(!counter.sync(&synced(1, chats(1, 1), &[])).await.unwrap());
     assert!(counter.withdraw(&synced(1, chats(1, 1), &["a"]).settled).await.is_err());
     assert!(counter.audit().await.is_err());
-    counter
-        .open(Partition::SINGLE, metering::usage::Offset::new(0), (fixture.now)())
-        .await
-        .unwrap();
+    fixture.open_at(0).await;
     assert!(granted(&admit(counter.as_ref(), event("a", 1)).await));
 }
 

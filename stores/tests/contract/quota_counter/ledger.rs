@@ -217,7 +217,7 @@ pub(crate) async fn opening_forgets_everything(fixture: &Fixture) {
     admit(counter, event("a", 60)).await;
     counter.hold(&hold(fixture, "h", 20)).await.unwrap();
     fixture.seeds.count(chats(30, 3), 7);
-    counter.open(Partition::SINGLE, Offset::new(7), (fixture.now)()).await.unwrap();
+    fixture.open_at(7).await;
     assert_eq!(fixture.standing().await.used, chats(30, 3));
     let Verdict::Granted(grant) = admit(counter, event("a", 60)).await else { panic!("fits") };
     assert_eq!(grant.cursor, Offset::new(7));

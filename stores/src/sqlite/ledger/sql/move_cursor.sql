@@ -4,6 +4,8 @@ UPDATE cursors SET
   log_time = max(log_time, ?4),
   counted = counted + ?5,
   duplicates = duplicates + ?6,
-  dead_letters = dead_letters + ?7
+  dead_letters = dead_letters + ?7,
+  void = void + ?8,
+  ticks = ticks + ?9
 WHERE partition = ?1 AND position = ?2
 RETURNING log_time
