@@ -195,6 +195,13 @@ alive() {
   [ -n "$pid" ] && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$state/$1"
 }
 
+# Unlike `! alive`, not true of a child of ours that is about to become the server.
+ended() {
+  local command
+  command=$(tr -d '\0' 2>/dev/null <"/proc/$(pid_of "$1")/cmdline") || true
+  [ -z "$command" ]
+}
+
 # Starts a server's own program: no shell stays between, so that the pid file names the server.
 spawn() {
   local name=$1 log=$state/log/$1.log
@@ -212,7 +219,7 @@ await_ready() {
   local name=$1 kind deadline=$((SECONDS + ready_seconds_max))
   kind=$(kind_of "$name")
   until alive "$name" && "${kind}_ready" "$name"; do
-    if ! alive "$name" && ! "${kind}_retry" "$name"; then
+    if ended "$name" && ! "${kind}_retry" "$name"; then
       show_log "$name" "ended while starting"
     fi
     [ "$SECONDS" -lt "$deadline" ] || show_log "$name" "is not ready after $ready_seconds_max s"
