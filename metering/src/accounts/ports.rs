@@ -35,6 +35,30 @@ pub struct NewUser {
     pub now: Timestamp,
 }
 
+impl NewUser {
+    /// What [`UserQuery::search`] looks into: name, e-mail and external id in lower case. Each
+    /// stands on a line of its own, so that no search matches across two of them.
+    pub fn search_text(&self) -> String {
+        let email = self.email.as_ref().map(Email::as_str);
+        let parts = [self.name.as_deref(), email, self.external_id.as_deref()];
+        parts.map(Option::unwrap_or_default).join("\n").to_lowercase()
+    }
+
+    /// The user once made.
+    pub fn into_user(self) -> User {
+        User {
+            id: self.id,
+            name: self.name,
+            email: self.email,
+            external_id: self.external_id,
+            role: self.role,
+            locked: false,
+            created_at: self.now,
+            updated_at: self.now,
+        }
+    }
+}
+
 /// Why a user was not made. Nothing was stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CreateError {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::UserId;
+use super::{UserId, uuid_at};
 use crate::quota::{PlanCatalogue, PlanName, Terms};
 use crate::time::Timestamp;
 
@@ -89,6 +89,26 @@ impl Subscription {
             None => Terms::of(plans.free(), self.version, None),
         }
     }
+
+    /// The subscription after a change, of the next version; `None` when it changes nothing. A plan
+    /// that is in force without an end and named again goes on as it is.
+    pub fn changed(&self, change: &SubscriptionChange, now: Timestamp) -> Option<Self> {
+        let mut after = self.clone();
+        let goes_on = self.is_active(now) && self.expires_at.is_none();
+        if let Some(plan) = change.plan.as_ref().filter(|plan| !goes_on || **plan != self.plan) {
+            after.plan = plan.clone();
+            after.status = SubscriptionStatus::Active;
+            after.start_date = now;
+            after.expires_at = None;
+        }
+        after.auto_renew = change.auto_renew.unwrap_or(self.auto_renew);
+        after.payment_method_id =
+            change.payment_method_id.clone().or_else(|| self.payment_method_id.clone());
+        if after == *self {
+            return None;
+        }
+        Some(Self { updated_at: now, version: self.version.saturating_add(1), ..after })
+    }
 }
 
 /// What to change of a subscription; `None` leaves as it is.
@@ -161,6 +181,31 @@ pub struct Preferences {
 impl Preferences {
     /// The model of whoever has chosen none: every plan reaches it.
     pub const DEFAULT_MODEL: &'static str = "gpt-3.5-turbo";
+
+    /// Those of whoever has chosen nothing.
+    pub fn defaults(user_id: UserId, now: Timestamp) -> Self {
+        Self {
+            id: format!("pref_{}", uuid_at(now)),
+            user_id,
+            theme: Theme::default(),
+            notifications: true,
+            default_model: Self::DEFAULT_MODEL.to_owned(),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// The preferences after a change; `None` when it changes nothing.
+    pub fn changed(&self, change: &PreferencesChange, now: Timestamp) -> Option<Self> {
+        let default_model = change.default_model.as_ref().unwrap_or(&self.default_model);
+        let after = Self {
+            theme: change.theme.unwrap_or(self.theme),
+            notifications: change.notifications.unwrap_or(self.notifications),
+            default_model: default_model.clone(),
+            ..self.clone()
+        };
+        (after != *self).then_some(Self { updated_at: now, ..after })
+    }
 }
 
 /// What to change of preferences; `None` leaves as it is.

@@ -52,6 +52,10 @@ impl Database {
     /// [`OpenError`]: this is no URL of Postgres.
     pub fn connect(url: &str, settings: PoolSettings) -> Result<Self, OpenError> {
         let timeout = |limit: Duration| format!("{}ms", limit.as_millis());
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let scheme = "it does not begin with postgres://";
+            return Err(OpenError(sqlx::Error::Configuration(scheme.into())));
+        }
         let options = PgConnectOptions::from_str(url)
             .map_err(OpenError)?
             .application_name("tokenmeter")

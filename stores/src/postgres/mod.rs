@@ -3,9 +3,13 @@
 //! [`Database`] is the pool that every adapter shares. [`migrate`] brings the schema up to date,
 //! [`check`] only looks; adapters expect a schema that was checked.
 
+mod accounts;
 mod database;
-mod instant;
+mod epochs;
 mod migrations;
+mod values;
 
+pub use accounts::PostgresAccounts;
 pub use database::{Database, OpenError, PoolSettings};
+pub use epochs::PostgresEpochs;
 pub use migrations::{SchemaError, check, migrate};

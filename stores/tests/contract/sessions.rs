@@ -23,6 +23,8 @@ macro_rules! sessions_contract {
                 an_unknown_token_is_invalid,
                 a_lock_ends_sessions_and_none_begins_while_it_lasts,
                 erasure_ends_sessions,
+                no_token_outlives_a_lock_of_the_same_moment,
+                no_token_outlives_a_reuse_of_the_same_moment,
             ]
         );
     };
@@ -117,4 +119,38 @@ pub(crate) async fn erasure_ends_sessions(store: &(impl Accounts + Sessions)) {
     let user = logged_in(store).await;
     store.erase(user, now()).await.unwrap();
     assert_eq!(rotate(store, A, B).await, Rotation::Invalid);
+}
+
+pub(crate) async fn no_token_outlives_a_lock_of_the_same_moment(
+    store: &(impl Accounts + Sessions),
+) {
+    for round in 0..10 {
+        let user = store.create(service_subject(&format!("user {round}"))).await.unwrap().id;
+        let token = |number: u8| [round * 4 + number; 32];
+        store.begin(user, token(1), in_a_month(), now()).await.unwrap();
+        let (_, _, locked) = tokio::join!(
+            rotate(store, token(1), token(2)),
+            store.begin(user, token(3), in_a_month(), now()),
+            store.update(user, None, Some(true), now()),
+        );
+        assert!(locked.unwrap().unwrap().locked);
+        for number in 1..=3 {
+            assert_eq!(rotate(store, token(number), [255; 32]).await, Rotation::Invalid);
+        }
+    }
+}
+
+pub(crate) async fn no_token_outlives_a_reuse_of_the_same_moment(
+    store: &(impl Accounts + Sessions),
+) {
+    let user = logged_in(store).await;
+    for round in 0..10 {
+        let token = |number: u8| [100 + round * 4 + number; 32];
+        store.begin(user, token(1), in_a_month(), now()).await.unwrap();
+        rotate(store, token(1), token(2)).await;
+        let (reuse, _) =
+            tokio::join!(rotate(store, token(1), token(3)), rotate(store, token(2), token(4)));
+        assert_eq!(reuse, Rotation::Reused);
+        assert_eq!(rotate(store, token(4), [255; 32]).await, Rotation::Invalid);
+    }
 }

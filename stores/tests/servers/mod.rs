@@ -1,6 +1,11 @@
 //! Where the servers are that tests run on. A server that is absent fails the test.
 
 #![allow(dead_code, reason = "each test program uses the servers that it needs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is test code, though it stands outside of the test functions"
+)]
 
 pub(crate) mod postgres;
 

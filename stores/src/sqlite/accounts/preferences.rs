@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use metering::Unavailable;
-use metering::accounts::{PreferenceStore, Preferences, PreferencesChange, Theme, UserId, uuid_at};
+use metering::accounts::{PreferenceStore, Preferences, PreferencesChange, UserId};
 use metering::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -28,16 +28,7 @@ impl PreferenceStore for SqliteAccounts {
         let change = change.clone();
         self.write(move |transaction| {
             let Some(before) = find_or_make(transaction, user, now)? else { return Ok(None) };
-            let after = Preferences {
-                theme: change.theme.unwrap_or(before.theme),
-                notifications: change.notifications.unwrap_or(before.notifications),
-                default_model: change.default_model.unwrap_or(before.default_model.clone()),
-                ..before.clone()
-            };
-            if after == before {
-                return Ok(Some(before));
-            }
-            let after = Preferences { updated_at: now, ..after };
+            let Some(after) = before.changed(&change, now) else { return Ok(Some(before)) };
             transaction.execute(
                 "UPDATE preferences SET theme = ?2, notifications = ?3, default_model = ?4, \
                  updated_at = ?5 WHERE user_id = ?1",
@@ -67,15 +58,7 @@ fn find_or_make(
     if users::find(transaction, user)?.is_none() {
         return Ok(None);
     }
-    let made = Preferences {
-        id: format!("pref_{}", uuid_at(now)),
-        user_id: user,
-        theme: Theme::default(),
-        notifications: true,
-        default_model: Preferences::DEFAULT_MODEL.to_owned(),
-        created_at: now,
-        updated_at: now,
-    };
+    let made = Preferences::defaults(user, now);
     transaction.execute(
         "INSERT INTO preferences VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
         params![

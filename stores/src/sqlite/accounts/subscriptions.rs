@@ -1,8 +1,6 @@
 use async_trait::async_trait;
 use metering::Unavailable;
-use metering::accounts::{
-    ChangeKind, Subscription, SubscriptionChange, SubscriptionStatus, Subscriptions, UserId,
-};
+use metering::accounts::{ChangeKind, Subscription, SubscriptionChange, Subscriptions, UserId};
 use metering::quota::PlanName;
 use metering::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -34,11 +32,7 @@ impl Subscriptions for SqliteAccounts {
         let change = change.clone();
         self.write(move |transaction| {
             let Some(before) = find(transaction, user)? else { return Ok(None) };
-            let after = changed(&before, change, now);
-            if after == before {
-                return Ok(Some(before));
-            }
-            let after = Subscription { updated_at: now, version: before.version + 1, ..after };
+            let Some(after) = before.changed(&change, now) else { return Ok(Some(before)) };
             let version = i64::try_from(after.version).unwrap_or(i64::MAX);
             transaction.execute(
                 include_str!("update_subscription.sql"),
@@ -59,21 +53,6 @@ impl Subscriptions for SqliteAccounts {
         })
         .await
     }
-}
-
-/// A plan that is in force without an end and named again goes on as it is.
-fn changed(before: &Subscription, change: SubscriptionChange, now: Timestamp) -> Subscription {
-    let mut after = before.clone();
-    let goes_on = before.is_active(now) && before.expires_at.is_none();
-    if let Some(plan) = change.plan.filter(|plan| !goes_on || *plan != before.plan) {
-        after.plan = plan;
-        after.status = SubscriptionStatus::Active;
-        after.start_date = now;
-        after.expires_at = None;
-    }
-    after.auto_renew = change.auto_renew.unwrap_or(before.auto_renew);
-    after.payment_method_id = change.payment_method_id.or(after.payment_method_id);
-    after
 }
 
 fn find(connection: &Connection, user: UserId) -> rusqlite::Result<Option<Subscription>> {

@@ -143,7 +143,7 @@ fn create(transaction: &Transaction<'_>, new: NewUser) -> rusqlite::Result<Resul
             new.external_id,
             new.role.as_str(),
             new.password.as_ref().map(|hash| hash.0.as_str()),
-            search_text(&new),
+            new.search_text(),
             new.now.as_millis(),
         ],
     )?;
@@ -158,23 +158,7 @@ fn create(transaction: &Transaction<'_>, new: NewUser) -> rusqlite::Result<Resul
         ],
     )?;
     announce(transaction, &ChangeKind::Terms(new.id), new.now)?;
-    Ok(Ok(User {
-        id: new.id,
-        name: new.name,
-        email: new.email,
-        external_id: new.external_id,
-        role: new.role,
-        locked: false,
-        created_at: new.now,
-        updated_at: new.now,
-    }))
-}
-
-fn search_text(user: &NewUser) -> String {
-    let email = user.email.as_ref().map(Email::as_str);
-    let parts = [user.name.as_deref(), email, user.external_id.as_deref()];
-    // Parts stand on lines of their own, so that no search matches across two of them.
-    parts.map(Option::unwrap_or_default).join("\n").to_lowercase()
+    Ok(Ok(new.into_user()))
 }
 
 /// The user of that id, unless erased.

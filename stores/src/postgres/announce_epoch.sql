@@ -1,0 +1,3 @@
+INSERT INTO epochs (log_partition, incarnation, nonce) VALUES ($1, $2, $3)
+ON CONFLICT (log_partition) DO UPDATE
+SET incarnation = excluded.incarnation, nonce = excluded.nonce, announced_at = now()

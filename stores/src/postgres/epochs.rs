@@ -1,0 +1,49 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use metering::Unavailable;
+use metering::quota::{Epoch, Epochs};
+use metering::usage::Partition;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::Database;
+use super::values::damaged;
+
+/// The names of the partitions' counters, where they outlive every counter.
+#[derive(Clone, Debug)]
+pub struct PostgresEpochs(Database);
+
+impl PostgresEpochs {
+    /// On a database whose schema was brought up to date.
+    pub fn new(database: Database) -> Self {
+        Self(database)
+    }
+}
+
+#[async_trait]
+impl Epochs for PostgresEpochs {
+    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<(), Unavailable> {
+        let number = i32::try_from(partition.number())
+            .map_err(|_| Unavailable::new("epochs", "the partition's number is too large"))?;
+        let announce = sqlx::query(include_str!("announce_epoch.sql"))
+            .bind(number)
+            .bind(epoch.incarnation.as_str())
+            .bind(epoch.nonce.cast_signed());
+        self.0.within("epochs", announce.execute(self.0.pool())).await.map(drop)
+    }
+
+    async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable> {
+        let all = sqlx::query("SELECT log_partition, incarnation, nonce FROM epochs");
+        let all = all.try_map(epoch).fetch_all(self.0.pool());
+        Ok(self.0.within("epochs", all).await?.into_iter().collect())
+    }
+}
+
+fn epoch(row: PgRow) -> Result<(Partition, Epoch), sqlx::Error> {
+    let number: i32 = row.try_get("log_partition")?;
+    let number =
+        u32::try_from(number).map_err(|_| damaged(format!("log_partition holds {number}")))?;
+    let nonce = row.try_get::<i64, _>("nonce")?.cast_unsigned();
+    Ok((Partition::new(number), Epoch { incarnation: row.try_get("incarnation")?, nonce }))
+}
