@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use metering::usage::{Offset, OffsetRange, Partition, PartitionBook};
+use metering::usage::{Offset, OffsetRange, Partition, PartitionBook, Tallies};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;

@@ -22,7 +22,7 @@ use metering::quota::{
 use metering::time::{Clock, ManualClock, Period, Timestamp};
 use metering::usage::{
     Analytics, AnalyticsQuery, ContentDigest, EventId, HistoryQuery, HistoryRow, IdDigest, Known,
-    LedgerLookup, ModelName, MonthlyUsage, Offset, Partition, RequestType, Snapshot, TokenCounts,
+    LedgerLookup, ModelName, MonthlyUsage, Offset, Partition, RequestType, TokenCounts, TotalsAt,
     UsageReports,
 };
 use serde_json::{Value, json};
@@ -235,8 +235,8 @@ impl LedgerLookup for EmptyLedger {
         Ok(Known { cursor: Offset::new(0), found: vec![None; ids.len()] })
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
-        Ok(Snapshot { cursor: Offset::new(0), totals: vec![Totals::default(); users.len()] })
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
+        Ok(vec![TotalsAt::default(); users.len()])
     }
 }
 

@@ -10,7 +10,7 @@ use metering::accounts::UserId;
 use metering::quota::{QuotaCounter, Totals};
 use metering::time::{Clock, Period};
 use metering::usage::{
-    AdmittedEvent, AppendError, Appended, EventLog, IdDigest, Known, LedgerLookup, Snapshot,
+    AdmittedEvent, AppendError, Appended, EventLog, IdDigest, Known, LedgerLookup, TotalsAt,
 };
 use serde_json::json;
 
@@ -116,7 +116,7 @@ impl LedgerLookup for CountsMeanwhile {
         Ok(known)
     }
 
-    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Snapshot, Unavailable> {
+    async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
         self.stores.ledger.totals(users).await
     }
 }

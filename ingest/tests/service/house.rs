@@ -1,6 +1,5 @@
 //! The service with everything behind it, and a client in front.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use metering::accounts::{
 use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, QuotaCounter, Seeds, Synced};
 use metering::time::{Clock, ManualClock, Timestamp};
 use metering::usage::{
-    EventSource, LedgerLookup, LogRecord, Offset, Partition, Payload, UsageLedger, fold,
+    EventSource, Horizon, LogRecord, Offset, Partition, Payload, UsageLedger, fold,
 };
 use serde_json::{Value, json};
 use stores::memory::MemoryQuotaCounter;
@@ -62,30 +61,18 @@ impl Stores {
         if records.is_empty() {
             return;
         }
-        let ids: Vec<_> = records
-            .iter()
-            .map(|record| match &record.payload {
-                Payload::Event(admitted) => (admitted.event.user_id, admitted.id_digest),
-                Payload::Undecodable { .. } => panic!("{record:?}"),
-            })
-            .collect();
-        let found = self.ledger.known(&ids).await.unwrap().found;
-        let known: HashMap<_, _> = ids
-            .iter()
-            .zip(found)
-            .filter_map(|((_, digest), found)| Some((*digest, found?.content)))
-            .collect();
-        let flush = fold(Partition::SINGLE, records, &known).unwrap();
+        let seen = self.ledger.seen(Partition::SINGLE, Horizon::Ever, &records).await.unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, records, &seen).unwrap();
         let settled = flush.settled.clone();
         let committed = self.ledger.commit(flush).await.unwrap();
         let synced = Synced {
             partition: Partition::SINGLE,
             cursor: committed.cursor.position,
-            watermark: self.log.watermark(Partition::SINGLE).await.unwrap(),
+            watermark: self.log.watermark(Partition::SINGLE).await.unwrap().unwrap(),
             totals: committed.totals,
             settled,
         };
-        self.counter.sync(&synced).await.unwrap();
+        assert!(self.counter.sync(&synced).await.unwrap());
     }
 }
 
@@ -235,7 +222,7 @@ impl House {
         let records = self.stores.waiting().await;
         let id = |record: LogRecord| match record.payload {
             Payload::Event(admitted) => admitted.event.event_id.to_string(),
-            Payload::Undecodable { .. } => panic!("{record:?}"),
+            Payload::Tick(_) | Payload::Undecodable { .. } => panic!("{record:?}"),
         };
         records.into_iter().map(id).collect()
     }

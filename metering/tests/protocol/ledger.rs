@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use metering::accounts::UserId;
 use metering::quota::{Synced, Totals, UserTotals};
 use metering::time::{Period, Timestamp};
-use metering::usage::{Flush, KnownEvent, LogRecord, Partition, Payload, SummaryKey, Sums, fold};
+use metering::usage::{
+    Flush, Horizon, KnownEvent, LogRecord, Partition, Payload, Seen, SummaryKey, Sums, fold,
+};
 
 use super::world::{Folded, World, empty_counter, offset};
 
@@ -24,11 +26,11 @@ impl World {
             self.log[..cursor + count].iter().map(|record| record.log_time).max().unwrap()
         };
         let known = if self.setup.rules.counted_ids_are_known {
-            self.ledger.known.iter().map(|(id, event)| (*id, event.content)).collect()
+            self.ledger.known.iter().map(|(id, event)| (*id, seen(event))).collect()
         } else {
             HashMap::new()
         };
-        let flush = fold(Partition::SINGLE, records, &known).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, records, &known).unwrap();
         self.folded = Some(Folded { flush, watermark });
     }
 
@@ -145,7 +147,7 @@ impl World {
     /// The whole log folded at once, for comparison.
     pub(crate) fn fold_whole_log(&self) -> std::collections::BTreeMap<SummaryKey, Sums> {
         let records: Vec<LogRecord> = self.log.clone();
-        fold(Partition::SINGLE, records, &HashMap::new()).unwrap().daily
+        fold(Partition::SINGLE, Horizon::Ever, records, &HashMap::new()).unwrap().daily
     }
 
     pub(crate) fn set_clock(&mut self, back: std::time::Duration) {
@@ -159,4 +161,9 @@ impl World {
         self.now = self.now.plus(span);
         self.now
     }
+}
+
+/// Ids are remembered for ever here: when it was does not matter.
+fn seen(event: &KnownEvent) -> Seen {
+    Seen { content: event.content, log_time: Timestamp::MIN }
 }

@@ -16,8 +16,8 @@ use metering::accounts::{Accounts, NewUser, Role, Scope, SigningKey, UserId};
 use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, Seeds};
 use metering::time::{Clock, ManualClock, Timestamp};
 use metering::usage::{
-    AdmittedEvent, EventId, Flag, Flags, IdOrigin, LogRecord, ModelName, Partition, Payload,
-    RequestType, TokenCounts, UsageEvent, UsageLedger, fold,
+    AdmittedEvent, EventId, Flag, Flags, Horizon, IdOrigin, LogRecord, ModelName, Partition,
+    Payload, RequestType, TokenCounts, UsageEvent, UsageLedger, fold,
 };
 use serde_json::Value;
 use stores::memory::MemoryQuotaCounter;
@@ -171,7 +171,8 @@ impl World {
                 payload: Payload::Event(Box::new(admitted)),
             }
         });
-        let flush = fold(Partition::SINGLE, records.collect(), &HashMap::new()).unwrap();
+        let flush =
+            fold(Partition::SINGLE, Horizon::Ever, records.collect(), &HashMap::new()).unwrap();
         self.ledger.commit(flush).await.unwrap();
     }
 

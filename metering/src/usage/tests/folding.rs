@@ -8,8 +8,8 @@ use crate::accounts::UserId;
 use crate::quota::{PlanName, Totals};
 use crate::time::{Hour, Period, Timestamp};
 use crate::usage::{
-    AdmittedEvent, Breakdown, ContentDigest, CountedEvent, DeadLetter, EventId, Flags, Flush,
-    IdDigest, IdOrigin, LogRecord, ModelName, Offset, Partition, Payload, RequestType, SummaryKey,
+    AdmittedEvent, Breakdown, CountedEvent, DeadLetter, EventId, Flags, Flush, Horizon, IdDigest,
+    IdOrigin, LogRecord, ModelName, Offset, Partition, Payload, RequestType, Seen, SummaryKey,
     Sums, Tallies, TokenCounts, UsageEvent, fold,
 };
 
@@ -76,7 +76,7 @@ struct Ledger {
     dead_letters: Vec<DeadLetter>,
     tallies: Tallies,
     settled: BTreeSet<(UserId, Period, IdDigest)>,
-    known: HashMap<IdDigest, ContentDigest>,
+    known: HashMap<IdDigest, Seen>,
     log_time: Option<Timestamp>,
     end: Offset,
 }
@@ -95,8 +95,10 @@ impl Ledger {
             let row = self.statistics.entry(key).or_default();
             *row = row.plus(totals).unwrap();
         }
-        let known = flush.counted.iter().map(|event| &event.admitted);
-        self.known.extend(known.map(|event| (event.id_digest, event.content_digest)));
+        self.known.extend(flush.counted.iter().map(|event| {
+            let content = event.admitted.content_digest;
+            (event.admitted.id_digest, Seen { content, log_time: event.log_time })
+        }));
         self.counted.extend(flush.counted);
         self.dead_letters.extend(flush.dead_letters);
         self.tallies.counted += flush.tallies.counted;
@@ -137,7 +139,7 @@ proptest! {
     #[test]
     fn every_record_is_in_one_tally(log in log()) {
         let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &HashMap::new()).unwrap();
-        let Tallies { counted, duplicates, dead_letters } = flush.tallies;
+        let Tallies { counted, duplicates, dead_letters, .. } = flush.tallies;
         prop_assert_eq!(counted + duplicates + dead_letters, flush.range.count());
         prop_assert_eq!(flush.range.count(), log.len() as u64);
         prop_assert_eq!(counted, flush.counted.len() as u64);
