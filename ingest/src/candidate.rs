@@ -6,7 +6,7 @@ use metering::accounts::{Scope, UserId};
 use metering::quota::{Admission, Tier, Trust};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    ContentDigest, EventId, EventInput, IdDigest, IdOrigin, TimeWindow, UsageEvent,
+    ContentDigest, EventId, EventInput, IdDigest, IdOrigin, STAMP_AHEAD_MAX, TimeWindow, UsageEvent,
 };
 
 use crate::Ingest;
@@ -15,6 +15,8 @@ use crate::Ingest;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bar {
     TimeOutOfRange(TimeWindow),
+    /// The id is a UUIDv7 of a time to come: its retry would not be recognised by its age.
+    IdAhead,
     UnknownModel,
 }
 
@@ -67,8 +69,11 @@ impl Candidate {
         };
         let occurred_at = input.occurred_at.unwrap_or(now);
         let tier = ingest.parts().models.tier_of(input.model.as_str());
+        let is_ahead = |made: Timestamp| now.plus(STAMP_AHEAD_MAX) < made;
         let bar = if !reporter.window.holds(occurred_at, now) {
             Some(Bar::TimeOutOfRange(reporter.window))
+        } else if event_id.uuid_time().is_some_and(is_ahead) {
+            Some(Bar::IdAhead)
         } else if tier.is_none() {
             Some(Bar::UnknownModel)
         } else {

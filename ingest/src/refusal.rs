@@ -42,6 +42,10 @@ pub(crate) fn of_event(
             };
             at_field(Code::TimestampOutOfRange, "occurred_at", "out_of_range", detail)
         }
+        (_, Some(Bar::IdAhead)) => {
+            let detail = "a UUIDv7 must not be dated more than 5 minutes ahead";
+            at_field(Code::TimestampOutOfRange, "event_id", "out_of_range", detail)
+        }
         (_, Some(Bar::UnknownModel)) => unknown_model(event.model.as_str()),
         (refused, None) => {
             let asked = Asked {

@@ -65,6 +65,9 @@ async fn track(ingest: &Ingest, door: Door, request: Request) -> Result<Response
     let body = edge::body::read(body, &parts.headers, json::BODY_BYTES_MAX).await?;
     let mut input = read_event(&body)?;
     let given_id = if input.event_id.is_none() { id_of_key(&parts.headers)? } else { None };
+    // All of the request lies in the connection's read buffer: kept while the event is made durable,
+    // it would make the connection ask for another one.
+    drop((parts, body));
     let reporter = match door {
         Door::Own(user) => Reporter::own(user),
         Door::For(caller) => {

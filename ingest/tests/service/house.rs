@@ -15,7 +15,7 @@ use metering::accounts::{
 use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, QuotaCounter, Seeds, Synced};
 use metering::time::{Clock, ManualClock, Timestamp};
 use metering::usage::{
-    EventSource, Horizon, LogRecord, Offset, Partition, Payload, UsageLedger, fold,
+    EventId, EventSource, Horizon, LogRecord, Offset, Partition, Payload, UsageLedger, fold,
 };
 use serde_json::{Value, json};
 use stores::memory::MemoryQuotaCounter;
@@ -230,6 +230,12 @@ impl House {
     pub(crate) fn at(&self, offset_seconds: i64) -> String {
         let now = self.clock.now().as_millis();
         Timestamp::from_millis(now + offset_seconds * 1000).to_string()
+    }
+
+    /// A UUIDv7 of that time.
+    pub(crate) fn uuid_at(&self, offset_seconds: i64) -> String {
+        let now = self.clock.now().as_millis();
+        EventId::generate(Timestamp::from_millis(now + offset_seconds * 1000)).to_string()
     }
 }
 

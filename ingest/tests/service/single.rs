@@ -160,6 +160,12 @@ async fn every_bad_form_has_its_answer_and_changes_nothing() {
             "timestamp_out_of_range",
             "#/occurred_at",
         ),
+        (
+            with(chat(1), json!({"event_id": house.uuid_at(301)})),
+            422,
+            "timestamp_out_of_range",
+            "#/event_id",
+        ),
         (with(chat(1), json!({"metadata": []})), 422, "invalid_request", "#/metadata"),
         (
             with(chat(1), json!({"metadata": {"a": "x".repeat(4096)}})),

@@ -2,5 +2,6 @@
 
 mod digests;
 mod folding;
+mod horizon;
 mod intake_paths;
 mod intake_rules;
