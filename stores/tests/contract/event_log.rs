@@ -9,7 +9,8 @@ use metering::quota::{ADMISSION_WINDOW, MARGIN, PlanName};
 use metering::time::Timestamp;
 use metering::usage::{
     AdmittedEvent, AppendError, EventId, EventLog, EventSource, Flags, IdOrigin, LogRecord,
-    ModelName, Offset, Partition, Payload, RequestType, TokenCounts, UsageEvent,
+    ModelName, Offset, OffsetRange, Partition, Payload, RequestType, TokenCounts, UsageEvent,
+    is_void,
 };
 
 macro_rules! event_log_contract {
@@ -23,17 +24,16 @@ macro_rules! event_log_contract {
                 an_append_answers_the_log_time_of_its_records,
                 an_append_of_nothing_stores_nothing,
                 everything_is_there_when_the_log_is_opened_again,
-                concurrent_appends_are_all_stored_once_and_whole,
-                a_request_that_has_lapsed_is_not_stored,
+                concurrent_appends_are_all_stored_once_and_in_order,
+                a_request_that_has_lapsed_is_not_counted,
                 one_lapsed_event_lapses_its_request,
                 a_read_gives_at_most_what_was_asked_for,
                 a_read_at_the_end_waits_and_comes_back_empty,
                 a_waiting_read_is_woken_by_an_append,
                 a_read_beyond_the_end_is_refused,
+                a_read_goes_wherever_it_is_asked_to,
                 a_partition_of_others_is_refused,
-                trim_lets_go_of_what_is_below_and_older,
-                a_log_trimmed_to_its_end_goes_on_there,
-                what_comes_after_a_watermark_was_admitted_after_it,
+                what_was_read_is_read_again_the_same,
             ]
         );
     };
@@ -52,10 +52,10 @@ pub(crate) trait Subject {
     async fn second(&self);
 }
 
-const PARTITION: Partition = Partition::SINGLE;
-const NO_PATIENCE: Duration = Duration::ZERO;
+pub(crate) const PARTITION: Partition = Partition::SINGLE;
+pub(crate) const NO_PATIENCE: Duration = Duration::ZERO;
 /// Longer than any append takes, so that a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn event(id: &str, admitted_at: Timestamp) -> AdmittedEvent {
     let event = UsageEvent {
@@ -82,23 +82,45 @@ pub(crate) fn event(id: &str, admitted_at: Timestamp) -> AdmittedEvent {
     }
 }
 
-fn events(ids: &[&str], now: Timestamp) -> Vec<AdmittedEvent> {
+pub(crate) fn events(ids: &[&str], now: Timestamp) -> Vec<AdmittedEvent> {
     ids.iter().map(|id| event(id, now)).collect()
 }
 
 pub(crate) fn ids(records: &[LogRecord]) -> Vec<String> {
     let id = |record: &LogRecord| match &record.payload {
         Payload::Event(admitted) => admitted.event.event_id.to_string(),
+        Payload::Tick(_) => "tick".to_owned(),
         Payload::Undecodable { reason, .. } => format!("undecodable: {reason}"),
     };
     records.iter().map(id).collect()
 }
 
+/// Everything that is in the log now.
 pub(crate) async fn all(log: &impl EventSource) -> Vec<LogRecord> {
-    log.read(PARTITION, Offset::default(), 1_000_000, NO_PATIENCE).await.unwrap()
+    let end = log.end(PARTITION).await.unwrap();
+    let count = usize::try_from(end.number()).unwrap();
+    stretch(log, PARTITION, Offset::default(), count).await
 }
 
-fn offsets(records: &[LogRecord]) -> Vec<u64> {
+/// So many records from `from` on, in as many reads as it takes.
+pub(crate) async fn stretch(
+    log: &impl EventSource,
+    partition: Partition,
+    from: Offset,
+    count: usize,
+) -> Vec<LogRecord> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        let next = from.plus(records.len().try_into().unwrap());
+        let rest = count - records.len();
+        let read = log.read(partition, next, rest, PATIENCE).await.unwrap();
+        assert!((1..=rest).contains(&read.len()), "{} of {rest} at {next}", read.len());
+        records.extend(read);
+    }
+    records
+}
+
+pub(crate) fn offsets(records: &[LogRecord]) -> Vec<u64> {
     records.iter().map(|record| record.offset.number()).collect()
 }
 
@@ -148,7 +170,7 @@ fn vec_of(ids: &[&str]) -> Vec<String> {
     ids.iter().map(ToString::to_string).collect()
 }
 
-pub(crate) async fn concurrent_appends_are_all_stored_once_and_whole(subject: &impl Subject) {
+pub(crate) async fn concurrent_appends_are_all_stored_once_and_in_order(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
     let appends: Vec<_> = (0..100)
         .map(|number| {
@@ -163,23 +185,33 @@ pub(crate) async fn concurrent_appends_are_all_stored_once_and_whole(subject: &i
     let records = all(&*log).await;
     assert_eq!(offsets(&records), (0..300).collect::<Vec<_>>());
     let ids = ids(&records);
-    for request in ids.chunks(3) {
-        let number = request[0].strip_suffix("-0").unwrap();
-        assert_eq!(request[1..], [format!("{number}-1"), format!("{number}-2")]);
+    let place = |id: String| ids.iter().position(|one| *one == id).unwrap();
+    for number in 0..100 {
+        let places: Vec<_> = (0..3).map(|event| place(format!("{number}-{event}"))).collect();
+        assert!(places.is_sorted(), "{number}: {places:?}");
     }
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 300);
+}
+
+/// What the fold counts of it.
+fn counted(records: Vec<LogRecord>) -> Vec<String> {
+    let is_counted = |record: &LogRecord| match &record.payload {
+        Payload::Event(admitted) => !is_void(admitted, record.log_time),
+        Payload::Tick(_) | Payload::Undecodable { .. } => false,
+    };
+    ids(&records.into_iter().filter(is_counted).collect::<Vec<_>>())
 }
 
 fn long_ago(subject: &impl Subject) -> Timestamp {
     subject.now().minus(ADMISSION_WINDOW + MARGIN)
 }
 
-pub(crate) async fn a_request_that_has_lapsed_is_not_stored(subject: &impl Subject) {
+pub(crate) async fn a_request_that_has_lapsed_is_not_counted(subject: &impl Subject) {
     let log = subject.log();
     let lapsed = log.append(events(&["late"], long_ago(subject))).await;
     assert!(matches!(lapsed, Err(AppendError::Lapsed)), "{lapsed:?}");
     log.append(events(&["a"], subject.now())).await.unwrap();
-    assert_eq!(ids(&all(&*log).await), ["a"]);
+    assert_eq!(counted(all(&*log).await), ["a"]);
 }
 
 pub(crate) async fn one_lapsed_event_lapses_its_request(subject: &impl Subject) {
@@ -188,18 +220,18 @@ pub(crate) async fn one_lapsed_event_lapses_its_request(subject: &impl Subject) 
     request[1].admitted_at = long_ago(subject);
     let lapsed = log.append(request).await;
     assert!(matches!(lapsed, Err(AppendError::Lapsed)), "{lapsed:?}");
-    assert_eq!(log.end(PARTITION).await.unwrap(), Offset::default());
+    assert!(!counted(all(&*log).await).contains(&"b".to_owned()));
 }
 
 pub(crate) async fn a_read_gives_at_most_what_was_asked_for(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
     log.append(events(&["a", "b", "c"], now)).await.unwrap();
     log.append(events(&["d", "e"], now)).await.unwrap();
-    let read =
-        async |from, max| log.read(PARTITION, Offset::new(from), max, NO_PATIENCE).await.unwrap();
+    let read = async |from, count| stretch(&*log, PARTITION, Offset::new(from), count).await;
     assert_eq!(ids(&read(0, 2).await), ["a", "b"]);
     assert_eq!(ids(&read(2, 2).await), ["c", "d"]);
-    assert_eq!(ids(&read(4, 2).await), ["e"]);
+    let rest = log.read(PARTITION, Offset::new(4), 2, PATIENCE).await.unwrap();
+    assert_eq!(ids(&rest), ["e"]);
     assert_eq!(offsets(&read(1, 3).await), [1, 2, 3]);
 }
 
@@ -229,6 +261,16 @@ pub(crate) async fn a_read_beyond_the_end_is_refused(subject: &impl Subject) {
     assert!(error.reason.contains("ends at 1"), "{error}");
 }
 
+pub(crate) async fn a_read_goes_wherever_it_is_asked_to(subject: &impl Subject) {
+    let (log, now) = (subject.log(), subject.now());
+    let names: Vec<_> = (0..20).map(|number| format!("e{number}")).collect();
+    log.append(names.iter().map(|name| event(name, now)).collect()).await.unwrap();
+    for from in [0, 15, 3, 4, 19, 0, 7] {
+        let read = stretch(&*log, PARTITION, Offset::new(from), 1).await;
+        assert_eq!(ids(&read), [format!("e{from}")]);
+    }
+}
+
 pub(crate) async fn a_partition_of_others_is_refused(subject: &impl Subject) {
     let log = subject.log();
     let foreign = Partition::new(1_000);
@@ -237,49 +279,18 @@ pub(crate) async fn a_partition_of_others_is_refused(subject: &impl Subject) {
     assert!(log.watermark(foreign).await.is_err());
 }
 
-pub(crate) async fn trim_lets_go_of_what_is_below_and_older(subject: &impl Subject) {
-    let log = subject.log();
-    log.append(events(&["a", "b"], subject.now())).await.unwrap();
-    subject.second().await;
-    log.append(events(&["c"], subject.now())).await.unwrap();
-    subject.second().await;
-    let later = subject.now();
-    log.append(events(&["d"], later)).await.unwrap();
-    let trim = async |below, before| log.trim(PARTITION, Offset::new(below), before).await.unwrap();
-    assert_eq!(trim(0, later).await, 0, "all of it is still to be counted");
-    assert_eq!(trim(4, Timestamp::MIN).await, 0, "all of it is young");
-    assert_eq!(trim(2, later).await, 2);
-    assert_eq!(trim(4, later).await, 1);
-    let kept = log.read(PARTITION, Offset::new(3), 10, NO_PATIENCE).await.unwrap();
-    assert_eq!(ids(&kept), ["d"]);
-    let error = log.read(PARTITION, Offset::new(1), 10, NO_PATIENCE).await.unwrap_err();
-    assert!(error.reason.contains("does not hold the record at 1"), "{error}");
-}
-
-pub(crate) async fn a_log_trimmed_to_its_end_goes_on_there(subject: &impl Subject) {
-    subject.log().append(events(&["a"], subject.now())).await.unwrap();
-    subject.log().append(events(&["b"], subject.now())).await.unwrap();
-    subject.log().trim(PARTITION, Offset::new(2), Timestamp::MAX).await.unwrap();
-    subject.reopen();
-    let log = subject.log();
-    assert_eq!(log.end(PARTITION).await.unwrap(), Offset::new(2));
-    log.append(events(&["c"], subject.now())).await.unwrap();
-    let read = log.read(PARTITION, Offset::new(2), 10, NO_PATIENCE).await.unwrap();
-    assert_eq!((ids(&read), offsets(&read)), (vec_of(&["c"]), vec![2]));
-}
-
-pub(crate) async fn what_comes_after_a_watermark_was_admitted_after_it(subject: &impl Subject) {
-    let log = subject.log();
-    for number in 0..10 {
-        let watermark = log.watermark(PARTITION).await.unwrap();
-        let end = log.end(PARTITION).await.unwrap();
-        // Some lapse and are not stored; what is stored must keep the promise.
-        let admitted_at = watermark.minus(Duration::from_secs(2 * number));
-        log.append(vec![event(&format!("e{number}"), admitted_at)]).await.ok();
-        for record in log.read(PARTITION, end, 10, NO_PATIENCE).await.unwrap() {
-            let Payload::Event(admitted) = record.payload else { panic!("not an event") };
-            assert!(admitted.admitted_at.plus(ADMISSION_WINDOW + MARGIN) >= watermark);
-        }
-    }
-    assert!(log.end(PARTITION).await.unwrap() >= Offset::new(5), "most were stored");
+pub(crate) async fn what_was_read_is_read_again_the_same(subject: &impl Subject) {
+    let (log, now) = (subject.log(), subject.now());
+    log.append(events(&["a", "b", "c", "d", "e"], now)).await.unwrap();
+    let first = stretch(&*log, PARTITION, Offset::default(), 3).await;
+    let again = async |start, end, max| {
+        let range = OffsetRange { start: Offset::new(start), end: Offset::new(end) };
+        log.read_again(PARTITION, range, max).await.unwrap()
+    };
+    assert_eq!(again(0, 3, 10).await, first, "to the end of the range, no further");
+    assert_eq!(again(0, 3, 2).await, first[..2], "at most what was asked for");
+    assert_eq!(again(2, 3, 10).await, first[2..]);
+    assert_eq!(again(1, 1, 10).await, []);
+    let rest = stretch(&*log, PARTITION, Offset::new(3), 2).await;
+    assert_eq!(ids(&rest), ["d", "e"], "it goes on where it stood");
 }

@@ -1,0 +1,94 @@
+//! Asking where partitions end: many callers, one question to the brokers at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metering::Unavailable;
+use metering::usage::Partition;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::oneshot;
+
+use super::reader::Consumer;
+use super::settings::QUERY_TIMEOUT;
+use super::unavailable;
+
+/// One caller's question.
+type Question = (Partition, oneshot::Sender<Result<i64, Unavailable>>);
+
+/// The ends of partitions, always asked for after the caller did.
+pub(super) struct Ends {
+    topic: Arc<str>,
+    consumer: Arc<Consumer>,
+    waiting: Mutex<Vec<Question>>,
+    /// Held while the brokers are asked.
+    asking: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Ends {
+    pub(super) fn new(topic: Arc<str>, consumer: Arc<Consumer>) -> Self {
+        Self { topic, consumer, waiting: Mutex::default(), asking: Arc::default() }
+    }
+
+    /// One past the last record, as Kafka counts.
+    pub(super) async fn of(&self, partition: Partition) -> Result<i64, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.waiting().push((partition, answer));
+        // Whoever comes first asks for all who wait by then, this caller included.
+        let asking = self.asking.clone().lock_owned().await;
+        let questions = std::mem::take(&mut *self.waiting());
+        if !questions.is_empty() {
+            let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+            // Goes on when this caller is gone: others wait for it.
+            tokio::task::spawn_blocking(move || {
+                ask(&consumer, &topic, questions);
+                drop(asking);
+            });
+        }
+        answered.await.map_err(|_| unavailable("nobody asked for its end"))?
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Question>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ask(consumer: &Consumer, topic: &str, questions: Vec<Question>) {
+    let asked = query(consumer, topic, &questions);
+    for (partition, answer) in questions {
+        let end = asked.clone().and_then(|ends| end_of(&ends, topic, partition));
+        // Nobody waits any more.
+        drop(answer.send(end));
+    }
+}
+
+fn query(
+    consumer: &Consumer,
+    topic: &str,
+    questions: &[Question],
+) -> Result<TopicPartitionList, Unavailable> {
+    let mut list = TopicPartitionList::new();
+    for (partition, _) in questions {
+        let number = i32::try_from(partition.number()).map_err(unavailable)?;
+        if list.find_partition(topic, number).is_none() {
+            // In this question an offset is a time, and the end is a time of its own.
+            list.add_partition_offset(topic, number, KafkaOffset::End).map_err(unavailable)?;
+        }
+    }
+    consumer.offsets_for_times(list, QUERY_TIMEOUT).map_err(unavailable)
+}
+
+fn end_of(
+    ends: &TopicPartitionList,
+    topic: &str,
+    partition: Partition,
+) -> Result<i64, Unavailable> {
+    let number = i32::try_from(partition.number()).map_err(unavailable)?;
+    let Some(end) = ends.find_partition(topic, number) else {
+        return Err(unavailable(format!("partition {partition} was not answered")));
+    };
+    end.error().map_err(unavailable)?;
+    match end.offset() {
+        KafkaOffset::Offset(offset) => Ok(offset),
+        other => Err(unavailable(format!("partition {partition} ends at {other:?}"))),
+    }
+}

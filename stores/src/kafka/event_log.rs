@@ -1,0 +1,257 @@
+//! Appending: one producer for all requests, and a thread that hears its delivery reports.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metering::Unavailable;
+use metering::time::Timestamp;
+use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog, Partition, Tick, is_void};
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::accounting::{Deliveries, Record, Request, Room};
+use super::settings::{KafkaSettings, MESSAGE_TIMEOUT, SettingError};
+use super::unavailable;
+use crate::record;
+
+/// How long the thread listens before it looks whether it is to stop.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// Reports come within `MESSAGE_TIMEOUT` and the library's second of grace. This only ends the
+/// wait for one that never comes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(8);
+
+type Producer = BaseProducer<Deliveries>;
+
+/// The cluster's event log in one Kafka topic.
+///
+/// An append is confirmed when all replicas in sync have each of its records and the broker has
+/// told at what time. A producer that cannot go on (the cluster has forgotten or fenced it) is
+/// replaced; what was on its way is unavailable. A record larger than the topic takes is
+/// unavailable too, but no event is that large. Dropping the log finishes what is on its way, for
+/// at most 4 s.
+pub struct KafkaEventLog {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    topic: String,
+    settings: KafkaSettings,
+    config: ClientConfig,
+    producer: RwLock<Arc<Producer>>,
+    failing: Arc<AtomicBool>,
+    stopped: AtomicBool,
+}
+
+/// A record as it goes out: its value lies in the request's body.
+struct Outgoing {
+    partition: Partition,
+    value: Range<usize>,
+}
+
+impl KafkaEventLog {
+    /// Starts a producer; connects by itself, and again whenever a connection is lost.
+    ///
+    /// # Errors
+    /// [`SettingError`]: an option is not the caller's, or the library refuses one.
+    pub fn open(settings: &KafkaSettings) -> Result<Self, SettingError> {
+        let config = settings.producer()?;
+        let failing = Arc::new(AtomicBool::new(false));
+        let producer = RwLock::new(Arc::new(start(&config, &failing)?));
+        let shared = Arc::new(Shared {
+            topic: settings.topic.clone(),
+            settings: settings.clone(),
+            config,
+            producer,
+            failing,
+            stopped: AtomicBool::new(false),
+        });
+        let listening = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("kafka-producer".to_owned())
+            .spawn(move || listening.listen())
+            .map_err(|error| SettingError::NoThread(error.to_string()))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Whether the last record that came to an end failed, so that the next probably does too.
+    pub fn is_failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// Describes this log's metrics, and those of its source.
+    pub fn describe() {
+        metrics::describe_histogram!(
+            "tokenmeter_log_commit_records",
+            "Records that one append made durable in the event log"
+        );
+        metrics::describe_histogram!(
+            "tokenmeter_log_commit_seconds",
+            metrics::Unit::Seconds,
+            "Time until all replicas in sync had the records of one append"
+        );
+        metrics::describe_gauge!(
+            "tokenmeter_log_queue_records",
+            "Records on their way to the event log"
+        );
+        metrics::describe_counter!(
+            "tokenmeter_log_produce_errors_total",
+            "Records that the event log did not confirm"
+        );
+        metrics::describe_counter!(
+            "tokenmeter_log_producers_replaced_total",
+            "Producers that could not go on and were replaced"
+        );
+        metrics::describe_counter!(
+            "tokenmeter_log_rebalances_total",
+            "Changes of the partitions that this process reads"
+        );
+        metrics::describe_gauge!(
+            "tokenmeter_log_partitions",
+            "Partitions of the event log that this process reads"
+        );
+    }
+
+    /// Appends a record that holds no event.
+    pub(super) async fn append_tick(
+        &self,
+        partition: Partition,
+        tick: Tick,
+    ) -> Result<(), Unavailable> {
+        let mut body = Vec::with_capacity(16);
+        record::encode_tick(tick, &mut body);
+        let value = 0..body.len();
+        self.produce(&body, vec![Outgoing { partition, value }]).await.map(|_| ())
+    }
+
+    /// The log times of the records, once all are confirmed.
+    async fn produce(
+        &self,
+        body: &[u8],
+        records: Vec<Outgoing>,
+    ) -> Result<Vec<Timestamp>, Unavailable> {
+        let answered = {
+            // Held while the records are handed over, so that the thread never drops a producer
+            // within a request.
+            let producer = self.shared.producer.read().unwrap_or_else(PoisonError::into_inner);
+            let room = &producer.context().room;
+            metrics::gauge!("tokenmeter_log_queue_records").set(room.records());
+            let (request, answered) = Request::start(room, records.len(), body.len())?;
+            for (place, outgoing) in records.iter().enumerate() {
+                let record = Record { request: request.clone(), place };
+                self.shared.send(&producer, outgoing, body, record)?;
+            }
+            answered
+        };
+        match tokio::time::timeout(REPORT_TIMEOUT, answered).await {
+            Ok(Ok(confirmed)) => confirmed,
+            Ok(Err(_)) => Err(unavailable("its producer has stopped")),
+            Err(_) => Err(unavailable("no delivery report came")),
+        }
+    }
+}
+
+impl Shared {
+    /// Hands one record over; never blocks. What was handed over before may be stored.
+    fn send(
+        &self,
+        producer: &Producer,
+        outgoing: &Outgoing,
+        body: &[u8],
+        record: Record,
+    ) -> Result<(), Unavailable> {
+        let value = body.get(outgoing.value.clone()).unwrap_or_default();
+        let partition = i32::try_from(outgoing.partition.number()).map_err(unavailable)?;
+        let base =
+            BaseRecord::<(), [u8], Box<Record>>::with_opaque_to(&self.topic, Box::new(record))
+                .partition(partition)
+                .payload(value);
+        producer.send(base).map_err(|(error, _)| producer.context().failed(&error))
+    }
+
+    /// Hears delivery reports until the log is dropped.
+    fn listen(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
+            producer.poll(LISTEN);
+            if producer.context().fatal.load(Ordering::Relaxed) {
+                self.replace(producer);
+            }
+        }
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Err(error) = producer.flush(MESSAGE_TIMEOUT) {
+            tracing::warn!(%error, "the event log was closed before Kafka had everything");
+        }
+    }
+
+    /// Puts a new producer in the place of one that cannot go on. All that is on its way through the
+    /// old one fails when it is dropped: here, in the thread, because that takes a moment.
+    fn replace(&self, dead: Arc<Producer>) {
+        match start(&self.config, &self.failing) {
+            Ok(fresh) => {
+                let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+                *producer = Arc::new(fresh);
+                drop(producer);
+                drop(dead);
+                metrics::counter!("tokenmeter_log_producers_replaced_total").increment(1);
+            }
+            // Appends go on failing at the dead one until the next attempt.
+            Err(error) => tracing::warn!(%error, "no new Kafka producer"),
+        }
+    }
+}
+
+fn start(config: &ClientConfig, failing: &Arc<AtomicBool>) -> Result<Producer, SettingError> {
+    let deliveries = Deliveries {
+        failing: failing.clone(),
+        fatal: AtomicBool::new(false),
+        room: Arc::new(Room::default()),
+    };
+    Ok(Producer::from_config_and_context(config, deliveries)?)
+}
+
+impl Drop for KafkaEventLog {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the event log's producer panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for KafkaEventLog {
+    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut body = Vec::with_capacity(events.len() * 256);
+        let mut records = Vec::with_capacity(events.len());
+        for event in &events {
+            let start = body.len();
+            record::encode(event, &mut body);
+            let partition = Partition::of(event.event.user_id, self.shared.settings.partitions);
+            records.push(Outgoing { partition, value: start..body.len() });
+        }
+        let log_times = self.produce(&body, records).await?;
+        drop(body);
+        if events.iter().zip(&log_times).any(|(event, log_time)| is_void(event, *log_time)) {
+            return Err(AppendError::Lapsed);
+        }
+        Ok(log_times.into_iter().map(|log_time| Appended { log_time }).collect())
+    }
+}
+
+impl std::fmt::Debug for KafkaEventLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaEventLog").field("topic", &self.shared.topic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! What Kafka promises to whoever appends.
+
+use std::time::{Duration, Instant};
+
+use metering::accounts::UserId;
+use metering::usage::{AdmittedEvent, AppendError, EventLog, EventSource, Partition};
+use stores::kafka::{KafkaEventLog, KafkaSettings};
+
+use crate::both::{Both, now};
+use crate::contract::event_log::{PARTITION, all, event, events, stretch};
+use crate::servers::kafka::{made, unmade};
+
+fn unavailable<T: std::fmt::Debug>(result: Result<T, AppendError>) -> String {
+    match result {
+        Err(AppendError::Unavailable(error)) => error.reason,
+        other => panic!("not unavailable: {other:?}"),
+    }
+}
+
+pub(crate) fn of_user(number: u8, id: &str) -> AdmittedEvent {
+    let mut admitted = event(id, now());
+    admitted.event.user_id = UserId::from_bytes([number; 16]);
+    admitted.id_digest = admitted.event.id_digest();
+    admitted
+}
+
+#[tokio::test]
+async fn log_time_is_the_brokers_and_each_record_has_its_own() {
+    let topic = made(1).await;
+    let both = Both::joined(&topic.settings).await;
+    // No clock here runs a minute behind the broker's.
+    let mut early = events(&["a"], now());
+    early[0].event.received_at = now().minus(Duration::from_secs(60));
+    let before = now();
+    let answered = both.append(early).await.unwrap();
+    let after = now();
+    assert!((before..=after).contains(&answered[0].log_time), "{answered:?}");
+    assert_eq!(all(&both).await[0].log_time, answered[0].log_time);
+}
+
+#[tokio::test]
+async fn a_users_events_are_in_the_users_partition() {
+    let topic = made(8).await;
+    let both = Both::joined(&topic.settings).await;
+    let users = 0..40;
+    both.append(users.clone().map(|user| of_user(user, "one")).collect()).await.unwrap();
+    let mut found = 0;
+    for number in 0..8 {
+        let partition = Partition::new(number);
+        let expected: Vec<_> = users
+            .clone()
+            .map(|user| UserId::from_bytes([user; 16]))
+            .filter(|user| Partition::of(*user, topic.settings.partitions) == partition)
+            .collect();
+        let end = both.end(partition).await.unwrap();
+        assert_eq!(end.number(), u64::try_from(expected.len()).unwrap());
+        found += expected.len();
+        let records = stretch(&both, partition, Default::default(), expected.len()).await;
+        let users = records.into_iter().map(|record| match record.payload {
+            metering::usage::Payload::Event(admitted) => admitted.event.user_id,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(users.collect::<Vec<_>>(), expected);
+    }
+    assert_eq!(found, 40);
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_before_the_end_that_is_asked_for_next() {
+    let topic = made(2).await;
+    let both = Both::open(&topic.settings);
+    for appended in 1..=50 {
+        let event = event(&format!("e{appended}"), now());
+        let partition = Partition::of(event.event.user_id, topic.settings.partitions);
+        both.append(vec![event]).await.unwrap();
+        assert_eq!(both.end(partition).await.unwrap().number(), appended);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_without_the_logs_time_confirms_nothing() {
+    let topic = unmade(1);
+    topic.make_by_hand(1, &[("message.timestamp.type", "CreateTime")]).await;
+    let log = KafkaEventLog::open(&topic.settings).unwrap();
+    let reason = unavailable(log.append(events(&["a"], now())).await);
+    assert!(reason.contains("message.timestamp.type must be LogAppendTime"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_partition_that_the_topic_lacks_is_unavailable() {
+    let topic = made(1).await;
+    let mut settings = topic.settings.clone();
+    settings.partitions = 64.try_into().unwrap();
+    let log = KafkaEventLog::open(&settings).unwrap();
+    assert_ne!(
+        Partition::of(events(&["a"], now())[0].event.user_id, settings.partitions),
+        PARTITION
+    );
+    unavailable(log.append(events(&["a"], now())).await);
+    assert!(log.is_failing());
+}
+
+#[tokio::test]
+async fn an_append_without_a_broker_is_unavailable_in_time() {
+    // Bound, so that nobody else is there; never accepting.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let log = KafkaEventLog::open(&KafkaSettings::new(silent.local_addr().unwrap().to_string()));
+    let log = log.unwrap();
+    let started = Instant::now();
+    unavailable(log.append(events(&["a"], now())).await);
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    assert!(log.is_failing());
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_whole_requests() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let log = KafkaEventLog::open(&KafkaSettings::new(silent.local_addr().unwrap().to_string()));
+    let log = std::sync::Arc::new(log.unwrap());
+    let large: Vec<_> = (0..200_000).map(|number| event(&format!("e{number}"), now())).collect();
+    let first = {
+        let (log, large) = (log.clone(), large.clone());
+        tokio::spawn(async move { log.append(large).await })
+    };
+    tokio::task::yield_now().await;
+    let started = Instant::now();
+    let reason = unavailable(log.append(large).await);
+    assert!(reason.contains("queue is full"), "{reason}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    unavailable(first.await.unwrap());
+}
