@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use metering::accounts::uuid_at;
 use metering::time::Timestamp;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -12,26 +14,49 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const BYTES_MAX: usize = 128;
 
 tokio::task_local! {
-    pub(crate) static REQUEST_ID: Arc<str>;
+    pub(crate) static REQUEST_ID: RequestId;
 }
 
 /// The id of the request that is being answered; `None` outside of one.
 pub fn request_id() -> Option<Arc<str>> {
-    REQUEST_ID.try_with(Arc::clone).ok()
+    REQUEST_ID.try_with(RequestId::text).ok()
 }
 
-/// The client's own id when it is of a sane form (it goes into logs), else a UUIDv7.
-pub(crate) fn of_request(headers: &HeaderMap, now: Timestamp) -> (Arc<str>, HeaderValue) {
-    let given = headers.get(X_REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
-    if let Some(value) = given
-        && let Ok(text) = value.to_str()
-    {
-        return (text.into(), value.clone());
+/// Kept as it came or was made: most requests never need it as text.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestId {
+    /// The client's own.
+    Given(HeaderValue),
+    /// Ours.
+    Made(Uuid),
+}
+
+impl RequestId {
+    /// The client's own id when it is of a sane form (it goes into logs), else a UUIDv7.
+    pub(crate) fn of(headers: &HeaderMap, now: Timestamp) -> Self {
+        let given = headers.get(X_REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
+        given.map_or_else(|| Self::Made(uuid_at(now)), |value| Self::Given(value.clone()))
     }
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text: &str = uuid_at(now).hyphenated().encode_lower(&mut text);
-    let value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"));
-    (text.into(), value)
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        match self {
+            Self::Given(value) => value.clone(),
+            Self::Made(id) => {
+                let mut text = [0; Hyphenated::LENGTH];
+                let text = id.hyphenated().encode_lower(&mut text);
+                // Digits and hyphens always make a header.
+                HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
+            }
+        }
+    }
+
+    fn text(&self) -> Arc<str> {
+        match self {
+            // Sane ids are ASCII.
+            Self::Given(value) => value.to_str().unwrap_or("-").into(),
+            Self::Made(id) => id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]).into(),
+        }
+    }
 }
 
 fn is_sane(id: &[u8]) -> bool {
@@ -49,9 +74,9 @@ mod tests {
         for (given, kept) in [("a-1.B_2", true), ("", false), ("a b", false), (&long, false)] {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::from_str(given).unwrap());
-            let (id, value) = of_request(&headers, Timestamp::from_millis(0));
-            assert_eq!(&*id == given, kept, "{given:?}");
-            assert_eq!(value.to_str().unwrap(), &*id);
+            let id = RequestId::of(&headers, Timestamp::from_millis(0));
+            assert_eq!(&*id.text() == given, kept, "{given:?}");
+            assert_eq!(id.header().to_str().unwrap(), &*id.text());
         }
     }
 }
