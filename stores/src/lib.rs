@@ -4,6 +4,7 @@
 //! - [`memory`]: the single node's quota counter;
 //! - [`postgres`]: the cluster's accounts, and its schema in Postgres;
 //! - [`kafka`]: the cluster's event log;
+//! - [`redis`]: the cluster's quota counter;
 //! - [`record`]: the Protobuf codec of the event log's records.
 //!
 //! An adapter decides nothing about usage: rules stand in `metering`, and each adapter passes the
@@ -13,4 +14,5 @@ pub mod kafka;
 pub mod memory;
 pub mod postgres;
 pub mod record;
+pub mod redis;
 pub mod sqlite;

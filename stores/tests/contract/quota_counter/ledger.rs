@@ -1,7 +1,7 @@
 //! What is read from the ledger and from subscriptions, and what the ledger brings.
 
 use metering::quota::{Admission, Refused, Terms, Totals, UserTotals, Verdict};
-use metering::usage::{Offset, Partition};
+use metering::usage::Offset;
 
 use super::{
     Fixture, admit, chats, event, event_id, granted, hold, hold_id, limit, october, refused,
@@ -227,7 +227,8 @@ pub(crate) async fn the_audit_shows_ledger_and_entries(fixture: &Fixture) {
     fixture.seeds.count(chats(5, 1), 0);
     let counter = fixture.serving(limit(100)).await;
     let Verdict::Granted(grant) = admit(counter, event("a", 60)).await else { panic!("fits") };
-    counter.hold(&hold(fixture, "h", 20)).await.unwrap();
+    let held = hold(fixture, "h", 20);
+    counter.hold(&held).await.unwrap();
     let mut all = counter.audit().await.unwrap();
     assert_eq!(all.len(), 1);
     let mut found = all.remove(0);
@@ -236,7 +237,7 @@ pub(crate) async fn the_audit_shows_ledger_and_entries(fixture: &Fixture) {
     found.in_flight.sort_by_key(|entry| entry.tokens);
     let ids: Vec<_> = found.in_flight.iter().map(|entry| (entry.id_digest, entry.tokens)).collect();
     assert_eq!(ids, [(hold_id("h"), 20), (event_id("a"), 60)]);
-    assert_eq!(found.in_flight[0].hold_expires_at, Some(hold(fixture, "h", 20).expires_at));
+    assert_eq!(found.in_flight[0].hold_expires_at, Some(held.expires_at));
     assert_eq!(found.in_flight[1].hold_expires_at, None);
     assert_eq!(found.in_flight[1].admitted_at, grant.admitted_at);
 }

@@ -1,0 +1,38 @@
+//! The quota counter in Redis: the rule suite of its port, the same random operations as on the
+//! counter in memory, and what only a counter outside of the process has to stand: epochs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "rules are test code, though they stand outside of the test functions"
+)]
+
+#[macro_use]
+mod contract {
+    #[macro_use]
+    pub(crate) mod quota_counter;
+}
+
+mod redis_quota {
+    mod differential;
+    mod epochs;
+    pub(crate) mod setting;
+    mod traffic;
+}
+
+mod servers;
+
+use contract::quota_counter::Fixture;
+use redis_quota::setting::Setting;
+use stores::redis::CounterTime;
+
+async fn by_the_server() -> Fixture {
+    Setting::fresh().await.fixture(CounterTime::Server).await
+}
+
+async fn by_a_clock() -> Fixture {
+    Setting::fresh().await.fixture(CounterTime::Clock).await
+}
+
+quota_counter_contract!(super::by_the_server().await);
+quota_counter_time_contract!(super::by_a_clock().await);
