@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Why a file was not opened. Nothing was changed.
@@ -118,15 +119,22 @@ impl Database {
         let failed = |source| OpenError::sqlite(path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(self.busy_timeout).map_err(failed)?;
-        connection.set_prepared_statement_cache_capacity(64);
+        self.connect(&connection).map_err(failed)?;
         Ok(connection)
+    }
+
+    /// What reading and writing connections have in common.
+    fn connect(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        // Plans do not depend on values: else a cached statement is prepared again at each new one.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(())
     }
 
     /// Answers the schema number that stands in the file; changes nothing when it is too new.
     fn prepare(&self, connection: &mut Connection) -> rusqlite::Result<usize> {
-        connection.busy_timeout(self.busy_timeout)?;
-        connection.set_prepared_statement_cache_capacity(64);
+        self.connect(connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         let version = |connection: &Connection| {
             let version =
