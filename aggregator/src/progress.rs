@@ -52,6 +52,12 @@ impl Progress {
         self.lock().clone()
     }
 
+    /// A partition that another process counts: it stands at `cursor`, for whoever only looks.
+    pub fn stands_at(&self, partition: Partition, cursor: Offset) {
+        self.starts(partition);
+        self.advanced(partition, cursor, self.clock.now());
+    }
+
     pub(crate) fn starts(&self, partition: Partition) {
         self.lock().insert(partition, PartitionProgress::default());
     }

@@ -134,6 +134,7 @@ impl Owned<'_> {
             if !stays {
                 task.abort();
                 progress.left(*partition);
+                self.aggregator.ledger.release(*partition);
                 tracing::info!(%partition, "another process counts this partition now");
             }
             stays

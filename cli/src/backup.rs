@@ -19,6 +19,10 @@ use crate::data_dir::{ACCOUNTS, LEDGER, LOG};
 use crate::output::{Outcome, say, say_json};
 
 pub(crate) fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
+    anyhow::ensure!(
+        context.settings.cluster.is_none(),
+        "this backs up a single node; a cluster's databases have tools of their own"
+    );
     let directory = context.directory()?;
     anyhow::ensure!(!args.file.exists(), "{} exists: it is not overwritten", args.file.display());
     let copies = Scratch::beside(&args.file)?;

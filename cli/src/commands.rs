@@ -40,8 +40,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Check data, settings and the running server
     Doctor(Output),
-    /// Bring the files of the data directory up to date
-    Migrate(Output),
+    /// Bring the files of the data directory, or the databases and the topic of a cluster, up to date
+    Migrate(MigrateArgs),
     /// Check or show the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +96,16 @@ impl From<RoleArg> for Role {
             RoleArg::Admin => Self::Admin,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// Count another topic from now on: the one of --kafka-topic, or one made anew under the old
+    /// name. Nobody may serve meanwhile
+    #[arg(long)]
+    pub(crate) new_log: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use metering::time::Clock;
-use stores::sqlite::{LedgerFile, SqliteAccounts};
+use metering::usage::{Books, DeadLetters};
 
+use crate::backend::{AccountStores, Cluster, SingleNode};
 use crate::data_dir::DataDir;
 use crate::settings::Settings;
 
@@ -35,14 +36,33 @@ impl Context {
         DataDir::existing(&self.settings.data_dir)
     }
 
-    /// Users and keys. They can be made before the first start of the server too.
-    pub(crate) fn accounts(&self) -> anyhow::Result<SqliteAccounts> {
-        let directory = DataDir::create(&self.settings.data_dir)?;
-        Ok(SqliteAccounts::open(&directory.file(crate::data_dir::ACCOUNTS))?)
+    /// The cluster of the settings; `None`: a single node.
+    pub(crate) fn cluster(&self) -> anyhow::Result<Option<Cluster>> {
+        let Some(settings) = &self.settings.cluster else { return Ok(None) };
+        self.block_on(Cluster::connect(settings)).map(Some)
     }
 
-    /// The ledger's file, beside the process that counts.
-    pub(crate) fn ledger(&self) -> anyhow::Result<LedgerFile> {
-        Ok(LedgerFile::open(self.directory()?.path())?)
+    /// Users and keys. They can be made before the first start of the server too.
+    pub(crate) fn accounts(&self) -> anyhow::Result<AccountStores> {
+        match self.cluster()? {
+            Some(cluster) => Ok(cluster.accounts()),
+            None => SingleNode::accounts(&DataDir::create(&self.settings.data_dir)?),
+        }
+    }
+
+    /// The figures that reconciliation compares, beside the process that counts.
+    pub(crate) fn books(&self) -> anyhow::Result<Arc<dyn Books>> {
+        Ok(match self.cluster()? {
+            Some(cluster) => Arc::new(self.block_on(async { cluster.ledger() })),
+            None => Arc::new(SingleNode::ledger(&self.directory()?)?),
+        })
+    }
+
+    /// Records that were set aside.
+    pub(crate) fn dead_letters(&self) -> anyhow::Result<Arc<dyn DeadLetters>> {
+        Ok(match self.cluster()? {
+            Some(cluster) => Arc::new(self.block_on(async { cluster.ledger() })),
+            None => Arc::new(SingleNode::ledger(&self.directory()?)?),
+        })
     }
 }

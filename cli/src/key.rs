@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use api::accounts::{CreateKeyError, create_key};
-use metering::accounts::{ApiKey, ApiKeyId, ApiKeys, Scope, Scopes};
+use metering::accounts::{ApiKey, ApiKeyId, Scope, Scopes};
 use serde_json::{Value, json};
 
 use crate::commands::{KeyCommand, KeyCreateArgs, KeyRevokeArgs, Output};
@@ -32,7 +32,7 @@ fn create(context: &Context, args: &KeyCreateArgs) -> anyhow::Result<Outcome> {
 /// Makes a key that is valid until it is revoked: its id, and the text that is never seen again.
 fn make(context: &Context, name: &str, scopes: Scopes) -> anyhow::Result<(ApiKeyId, String)> {
     let accounts = context.accounts()?;
-    let made = create_key(&accounts, name, scopes, None, context.clock.now());
+    let made = create_key(&*accounts.api_keys, name, scopes, None, context.clock.now());
     match context.block_on(made) {
         Ok((key, text)) => Ok((key.id, text)),
         Err(CreateKeyError::Invalid(wrong)) => Err(WrongUse(format!("--{wrong}")).into()),
@@ -41,7 +41,7 @@ fn make(context: &Context, name: &str, scopes: Scopes) -> anyhow::Result<(ApiKey
 }
 
 fn list(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
-    let keys = context.block_on(ApiKeys::list(&context.accounts()?))?;
+    let keys = context.block_on(context.accounts()?.api_keys.list())?;
     let scopes = |key: &ApiKey| key.scopes.iter().map(Scope::as_str).collect::<Vec<_>>();
     if output.json {
         let shown = |key: &ApiKey| -> Value {
@@ -69,7 +69,8 @@ fn list(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
 
 fn revoke(context: &Context, args: &KeyRevokeArgs) -> anyhow::Result<Outcome> {
     let id = ApiKeyId(args.id.clone());
-    let revoked = context.block_on(context.accounts()?.revoke(&id, context.clock.now()))?;
+    let revoked =
+        context.block_on(context.accounts()?.api_keys.revoke(&id, context.clock.now()))?;
     if args.output.json {
         say_json(&json!({"id": id.0, "revoked": revoked}))?;
     } else if revoked {
@@ -105,7 +106,7 @@ impl Drop for TemporaryKey<'_> {
         if let Some((id, context)) = &self.made
             && let Ok(accounts) = context.accounts()
         {
-            drop(context.block_on(accounts.revoke(id, context.clock.now())));
+            drop(context.block_on(accounts.api_keys.revoke(id, context.clock.now())));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! commands beside the server. It holds no rule about usage: those are in `metering`, and what an
 //! endpoint answers is the services' affair.
 
+mod backend;
 mod backup;
 mod commands;
 mod config;
@@ -70,7 +71,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<Outcome> {
         Some(Command::DeadLetters(command)) => dead_letters::run(&context, command),
         Some(Command::Backup(args)) => backup::run(&context, args),
         Some(Command::Doctor(output)) => doctor::run(&context, output),
-        Some(Command::Migrate(output)) => migrate::run(&context, output),
+        Some(Command::Migrate(args)) => migrate::run(&context, args),
         // Answered above, before bad settings end everything else.
         Some(Command::Config(_)) => Ok(Outcome::Success),
     }

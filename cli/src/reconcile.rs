@@ -1,13 +1,14 @@
 //! `tokenmeter reconcile`: compares the books, and tells.
 //!
-//! R1 to R4 are read from the ledger beside whoever writes it; R5 is the running server's to tell,
-//! because the quota counter is in it.
+//! R1 to R4 are read from the ledger beside whoever writes it. R5 of a single node is the running
+//! server's to tell, because the quota counter is in it.
 
 use aggregator::Book;
 use anyhow::Context as _;
-use metering::usage::{Books as _, Difference};
+use metering::usage::Difference;
 use serde::Serialize;
 
+use crate::backend::Cluster;
 use crate::commands::ReconcileArgs;
 use crate::context::Context;
 use crate::data_dir::DataDir;
@@ -42,11 +43,10 @@ impl From<Book> for Line {
 }
 
 pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> anyhow::Result<Outcome> {
-    let directory = context.directory()?;
-    let mut report = compare(context, &directory)?;
+    let mut report = compare(context)?;
     if args.repair && !report.balanced {
-        repair(context, &directory)?;
-        report = Report { repaired: true, ..compare(context, &directory)? };
+        repair(context)?;
+        report = Report { repaired: true, ..compare(context)? };
     }
     if args.output.json {
         say_json(&report)?;
@@ -56,17 +56,27 @@ pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> anyhow::Result<Out
     Ok(Outcome::of(report.balanced))
 }
 
-fn compare(context: &Context, directory: &DataDir) -> anyhow::Result<Report> {
-    let ledger = context.ledger()?;
-    let compared = context.block_on(aggregator::books(&ledger));
+fn compare(context: &Context) -> anyhow::Result<Report> {
+    let ledger = context.books()?;
+    let compared = context.block_on(aggregator::books(&*ledger));
     let compared = compared.context("the ledger cannot be read")?;
     let mut books: Vec<Line> = compared.into_iter().map(Line::from).collect();
-    books.push(counter(directory)?);
+    books.push(match context.cluster()? {
+        Some(cluster) => context.block_on(counter_of_cluster(context, &cluster))?,
+        None => counter_of_server(&context.directory()?)?,
+    });
     let balanced = books.iter().all(|book| book.differences.is_empty());
     Ok(Report { balanced, repaired: false, books })
 }
 
-fn counter(directory: &DataDir) -> anyhow::Result<Line> {
+/// R5 of the cluster: whoever asks can read all that it compares.
+async fn counter_of_cluster(context: &Context, cluster: &Cluster) -> anyhow::Result<Line> {
+    let aggregator = cluster.observer(context).await?;
+    let book = aggregator.counter_book().await.context("R5: the counter cannot be read")?;
+    Ok(book.into())
+}
+
+fn counter_of_server(directory: &DataDir) -> anyhow::Result<Line> {
     let Some(server) = directory.running_server()? else {
         // The next start makes the counter anew from the ledger and the log.
         return Ok(Line {
@@ -86,9 +96,15 @@ fn counter(directory: &DataDir) -> anyhow::Result<Line> {
 
 /// Statistics and summaries are made again from the stored events. A server that runs would go on
 /// with the totals it has in memory, so not beside one.
-fn repair(context: &Context, directory: &DataDir) -> anyhow::Result<()> {
-    let _lock = directory.lock().context("--repair works on a directory without a server")?;
-    let ledger = context.ledger()?;
+fn repair(context: &Context) -> anyhow::Result<()> {
+    let _lock = match context.settings.cluster {
+        Some(_) => None,
+        None => {
+            let lock = context.directory()?.lock();
+            Some(lock.context("--repair works on a directory without a server")?)
+        }
+    };
+    let ledger = context.books()?;
     context.block_on(ledger.repair()).context("the ledger cannot be repaired")
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use api::accounts::{Passwords, UserRequest, create_user};
-use metering::accounts::{Accounts, CreateError, Subscriptions as _, User, UserQuery};
+use metering::accounts::{CreateError, User, UserQuery};
 use serde_json::{Value, json};
 
 use crate::commands::{Output, UserCommand, UserCreateArgs};
@@ -42,7 +42,12 @@ fn create(context: &Context, args: &UserCreateArgs) -> anyhow::Result<Outcome> {
     let plan = checked.plan().clone();
     let accounts = context.accounts()?;
     let passwords = Passwords::new(1);
-    let made = context.block_on(create_user(&accounts, &passwords, checked, context.clock.now()));
+    let made = context.block_on(create_user(
+        &*accounts.accounts,
+        &passwords,
+        checked,
+        context.clock.now(),
+    ));
     let user = match made {
         Ok(user) => user,
         Err(CreateError::EmailTaken) => {
@@ -100,9 +105,9 @@ fn list(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
     loop {
         let after = users.last().map(|(user, _)| user.id);
         let query = UserQuery { search: None, after, rows_max: PAGE_ROWS };
-        let page = context.block_on(Accounts::list(&accounts, &query))?;
+        let page = context.block_on(accounts.accounts.list(&query))?;
         let ids: Vec<_> = page.users.iter().map(|user| user.id).collect();
-        let plans = context.block_on(accounts.of_users(&ids))?.into_iter();
+        let plans = context.block_on(accounts.subscriptions.of_users(&ids))?.into_iter();
         let plans = plans.map(|found| found.map(|subscription| subscription.plan.to_string()));
         users.extend(page.users.into_iter().zip(plans));
         if !page.has_more {

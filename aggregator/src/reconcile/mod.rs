@@ -5,7 +5,7 @@ mod counter;
 use std::time::Duration;
 
 use metering::Unavailable;
-use metering::usage::{Books, Difference, RawBook};
+use metering::usage::{Books, Difference, Partition, RawBook};
 use serde::{Deserialize, Serialize};
 
 use crate::run::Aggregator;
@@ -120,6 +120,10 @@ pub async fn watch_books(
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        // Of all who count, one compares.
+        if !aggregator.progress.partitions().contains_key(&Partition::SINGLE) {
+            continue;
+        }
         let compared = books(&*ledger).await;
         let counter = aggregator.counter_book().await;
         for books in [compared, counter.map(|book| vec![book])] {

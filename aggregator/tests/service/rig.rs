@@ -268,6 +268,10 @@ impl UsageLedger for FaultyLedger {
         self.ledger.take_over(partition).await
     }
 
+    fn release(&self, partition: Partition) {
+        self.ledger.release(partition);
+    }
+
     async fn seen(
         &self,
         partition: Partition,

@@ -1,7 +1,7 @@
 //! `tokenmeter dead-letters`: records that were set aside, listed and appended again.
 //!
-//! Appending is the log's owner's work: the running server does it, asked over its operations
-//! listener; without a server this process opens the log itself.
+//! On a single node appending is the log's owner's work: the running server does it, asked over its
+//! operations listener; without a server, and in a cluster, this process opens the log itself.
 
 use std::sync::Arc;
 
@@ -14,8 +14,10 @@ use metering::time::Clock;
 use metering::usage::{AdmittedEvent, AppendError, DeadLetters, EventLog, Flag, ListedDeadLetter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use stores::kafka::KafkaEventLog;
 use stores::sqlite::SqliteEventLog;
 
+use crate::backend::Cluster;
 use crate::commands::{DeadLettersCommand, Output};
 use crate::context::Context;
 use crate::data_dir::LOG;
@@ -95,7 +97,7 @@ pub(crate) fn run(context: &Context, command: &DeadLettersCommand) -> anyhow::Re
 }
 
 fn list(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
-    let letters = context.block_on(context.ledger()?.list())?;
+    let letters = context.block_on(context.dead_letters()?.list())?;
     if output.json {
         let letters: Vec<_> = letters.iter().map(shown).collect();
         say_json(&json!({"dead_letters": letters}))?;
@@ -140,17 +142,29 @@ fn shown(letter: &ListedDeadLetter) -> Value {
     })
 }
 
-fn replay(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+async fn replay_in_cluster(context: &Context, cluster: &Cluster) -> anyhow::Result<Replayed> {
+    cluster.check_topic().await?;
+    let (letters, log) = (Arc::new(cluster.ledger()), KafkaEventLog::open(&cluster.kafka())?);
+    let replayer = Replayer { letters, log: Arc::new(log), clock: context.clock.clone() };
+    Ok(replayer.replay().await?)
+}
+
+fn replay_on_single_node(context: &Context) -> anyhow::Result<Replayed> {
     let directory = context.directory()?;
-    let done: Replayed = match directory.running_server()? {
-        Some(server) => serde_json::from_value(ops_client::post(&server, PATH)?)?,
-        None => {
-            let _lock = directory.lock()?;
-            let log = SqliteEventLog::open(&directory.file(LOG), context.clock.clone())?;
-            let letters = Arc::new(context.ledger()?);
-            let replayer = Replayer { letters, log: Arc::new(log), clock: context.clock.clone() };
-            context.block_on(replayer.replay())?
-        }
+    if let Some(server) = directory.running_server()? {
+        return Ok(serde_json::from_value(ops_client::post(&server, PATH)?)?);
+    }
+    let _lock = directory.lock()?;
+    let log = SqliteEventLog::open(&directory.file(LOG), context.clock.clone())?;
+    let letters = context.dead_letters()?;
+    let replayer = Replayer { letters, log: Arc::new(log), clock: context.clock.clone() };
+    Ok(context.block_on(replayer.replay())?)
+}
+
+fn replay(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+    let done = match context.cluster()? {
+        Some(cluster) => context.block_on(replay_in_cluster(context, &cluster))?,
+        None => replay_on_single_node(context)?,
     };
     if output.json {
         say_json(&done)?;

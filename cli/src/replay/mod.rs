@@ -70,6 +70,9 @@ fn target<'a>(
 ) -> anyhow::Result<(String, TemporaryKey<'a>)> {
     let url = match &args.url {
         Some(url) => url.clone(),
+        None if context.settings.cluster.is_some() => {
+            format!("http://{}", context.settings.listen)
+        }
         None => {
             let server = context.directory()?.running_server()?.with_context(|| {
                 let directory = context.settings.data_dir.display();
@@ -84,7 +87,7 @@ fn target<'a>(
         let secret = text.lines().next().unwrap_or_default().trim().to_owned();
         return Ok((url, TemporaryKey::given(secret)));
     }
-    if !context.settings.data_dir.is_dir() {
+    if context.settings.cluster.is_none() && !context.settings.data_dir.is_dir() {
         let detail = "without a local data directory replay needs --api-key-file".to_owned();
         return Err(WrongUse(detail).into());
     }

@@ -8,22 +8,32 @@ use crate::output::say;
 
 pub(super) fn print(context: &Context, running: &RunningServer) {
     let (api, ops) = (reachable(running.listen), reachable(running.ops_listen));
-    let data = &context.settings.data_dir;
-    let data = data.canonicalize().unwrap_or_else(|_| data.clone());
     say(format!("tokenmeter {} is running", env!("CARGO_PKG_VERSION")));
     say(format!("  API         http://{api}"));
     say(format!("  operations  http://{ops}/metrics, /health/ready"));
-    say(format!("  data        {}", data.display()));
+    match &context.settings.cluster {
+        Some(cluster) => {
+            say(format!("  event log   {} ({})", cluster.kafka_brokers, cluster.topic));
+        }
+        None => {
+            let data = &context.settings.data_dir;
+            let data = data.canonicalize().unwrap_or_else(|_| data.clone());
+            say(format!("  data        {}", data.display()));
+        }
+    }
     say("Next, in another terminal:");
     say(format!(
         "  curl -sS http://{api}/api/auth/register -H 'content-type: application/json' \\\n    \
          -d '{{\"name\":\"Ada\",\"email\":\"ada@example.org\",\"password\":\"correct horse\"}}'"
     ));
-    // The command line finds the server by its data directory.
-    let shown = context.settings.data_dir.display();
+    // The command line finds a single node by its data directory, and the servers of a cluster by the
+    // settings that this process was started with.
+    let place = match context.settings.cluster {
+        Some(_) => String::new(),
+        None => format!("--data-dir {} ", context.settings.data_dir.display()),
+    };
     say(format!(
-        "  tokenmeter --data-dir {shown} key create --name my-service --scope \
-         ingest,users,usage:read"
+        "  tokenmeter {place}key create --name my-service --scope ingest,users,usage:read"
     ));
 }
 

@@ -1,7 +1,8 @@
-//! `tokenmeter serve`: everything in one process, on the stores of one directory.
+//! `tokenmeter serve`: everything in one process on the stores of one directory, or the parts of a
+//! cluster that `--role` names.
 
 mod greeting;
-mod log_health;
+mod store_health;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -15,36 +16,52 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::backend::{Cluster, SingleNode};
 use crate::context::Context;
 use crate::data_dir::{DataDir, RunningServer};
 use crate::output::Outcome;
+pub(crate) use store_health::StoreHealth;
 use wiring::Node;
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
-    let directory = DataDir::create(&context.settings.data_dir)?;
-    let _lock = directory.lock()?;
     // Before anything is measured, so that nothing is missing.
     let prometheus = edge::telemetry::install().context("metrics cannot be kept")?;
-    describe();
+    describe(context);
     edge::telemetry::announce(env!("CARGO_PKG_VERSION"), context.clock.now());
-    let served = context.block_on(async {
-        let signals = Signals::listen()?;
-        let listeners = Listeners::bind(context).await?;
-        let node = Node::open(context, &directory, prometheus).await?;
-        serve(context, &directory, node, listeners, signals).await
-    });
-    directory.remove_server();
-    served
+    let Some(settings) = &context.settings.cluster else {
+        let directory = DataDir::create(&context.settings.data_dir)?;
+        let _lock = directory.lock()?;
+        let served = context.block_on(async {
+            let (signals, listeners) = (Signals::listen()?, Listeners::bind(context).await?);
+            let stores = SingleNode::open(context, &directory)?;
+            let node = Node::open(context, stores, prometheus).await?;
+            serve(context, Some(&directory), node, listeners, signals).await
+        });
+        directory.remove_server();
+        return served;
+    };
+    context.block_on(async {
+        let (signals, listeners) = (Signals::listen()?, Listeners::bind(context).await?);
+        let cluster = Cluster::connect(settings).await?;
+        let stores = cluster.open(context, context.settings.roles).await?;
+        let node = Node::open(context, stores, prometheus).await?;
+        serve(context, None, node, listeners, signals).await
+    })
 }
 
-fn describe() {
+fn describe(context: &Context) {
     edge::telemetry::describe();
     ingest::describe();
     aggregator::describe();
     api::describe();
-    stores::sqlite::SqliteEventLog::describe();
-    stores::sqlite::SqliteLedger::describe();
+    if context.settings.cluster.is_some() {
+        stores::kafka::KafkaEventLog::describe();
+        stores::cluster_ledger::ClusterLedger::describe();
+    } else {
+        stores::sqlite::SqliteEventLog::describe();
+        stores::sqlite::SqliteLedger::describe();
+    }
     // An alert on errors needs the series before the first one.
     for store in ["accounts", "event_log", "ledger", "quota_counter"] {
         metrics::counter!("tokenmeter_store_errors_total", "store" => store).increment(0);
@@ -118,7 +135,7 @@ impl Stop {
 
 async fn serve(
     context: &Context,
-    directory: &DataDir,
+    directory: Option<&DataDir>,
     node: Node,
     listeners: Listeners,
     mut signals: Signals,
@@ -143,19 +160,27 @@ async fn serve(
     let public = tokio::spawn(edge::serve(listeners.public, public, limits, requests.wait()));
     let ops = edge::serve(listeners.ops, ops, Limits::default(), operations.wait());
     let ops = tokio::spawn(ops);
-    let counted = tokio::spawn(node.aggregator.clone().run(counting.wait()));
+    let counted = node.aggregator.clone();
+    let counted = counted.map(|aggregator| tokio::spawn(aggregator.run(counting.wait())));
     let beside = node.tasks(context, &operations);
 
-    directory.write_server(&running)?;
+    if let Some(directory) = directory {
+        directory.write_server(&running)?;
+    }
     greeting::print(context, &running);
     tracing::info!(listen = %running.listen, ops = %running.ops_listen, "serving");
     signals.next().await;
     tracing::info!("draining: no more connections are taken");
-    directory.remove_server();
+    if let Some(directory) = directory {
+        directory.remove_server();
+    }
     requests.now();
     ended("requests", public).await??;
     counting.now();
-    let counted = ended("counting", counted).await?;
+    let counted = match counted {
+        Some(counted) => ended("counting", counted).await?,
+        None => Ok(()),
+    };
     operations.now();
     ended("operations", ops).await??;
     for task in beside {

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that reads the environment.
 
+mod cluster;
 mod parse;
 mod sources;
 mod table;
@@ -16,6 +17,7 @@ use clap::ArgMatches;
 use metering::quota::{ModelCatalogue, PlanCatalogue};
 use serde::Serialize;
 
+pub(crate) use cluster::ClusterSettings;
 pub(crate) use sources::{add_server_flags, add_shared_flags};
 pub(crate) use table::variable;
 
@@ -113,11 +115,30 @@ pub(crate) enum PaymentMode {
     Trust,
 }
 
+/// Which parts a server runs; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Takes usage events.
+    pub(crate) ingest: bool,
+    /// Counts them.
+    pub(crate) aggregator: bool,
+    /// Everything else.
+    pub(crate) api: bool,
+}
+
+impl Roles {
+    const ALL: Self = Self { ingest: true, aggregator: true, api: true };
+}
+
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Where everything is kept.
+    /// Where everything of a single node is kept.
     pub(crate) data_dir: PathBuf,
+    /// The four servers; `None`: a single node.
+    pub(crate) cluster: Option<ClusterSettings>,
+    /// Which parts a server runs.
+    pub(crate) roles: Roles,
     /// Where clients connect.
     pub(crate) listen: SocketAddr,
     /// Where operators connect.
@@ -174,7 +195,8 @@ impl Reader {
         let data_dir = self.one("data-dir", |text| Ok(PathBuf::from(text)));
         let listen = self.one("listen", parse::address);
         let ops_listen = self.one("ops-listen", parse::address);
-        let role = self.one("role", roles);
+        let cluster = self.cluster();
+        let roles = self.one("role", roles);
         let payments = self.one("payments", payment_mode);
         let access_token_ttl = self.one("access-token-ttl", parse::positive_duration);
         let refresh_token_ttl = self.one("refresh-token-ttl", parse::positive_duration);
@@ -185,10 +207,17 @@ impl Reader {
         let max_connections = self.one("max-connections", parse::count);
         let reconcile_interval = self.one("reconcile-interval", parse::positive_duration);
         let log_format = self.one("log-format", log_format);
-        role?;
+        let (cluster, roles) = (cluster?, roles?);
+        if cluster.is_none() && roles != Roles::ALL {
+            let detail = "a single node has its quota counters in the process, so it runs all roles: \
+                          ingest,aggregator,api";
+            self.wrong("role", detail.to_owned());
+        }
         let (plans, models) = catalogues?;
         Some(Settings {
             data_dir: data_dir?,
+            cluster,
+            roles,
             listen: listen?,
             ops_listen: ops_listen?,
             payments: payments?,
@@ -261,18 +290,19 @@ impl Reader {
     }
 }
 
-fn roles(text: &str) -> Result<(), String> {
-    const ALL: [&str; 3] = ["ingest", "aggregator", "api"];
-    let named: Vec<&str> = text.split(',').map(str::trim).collect();
-    if let Some(unknown) = named.iter().find(|role| !ALL.contains(role)) {
-        return Err(format!("there is no role {unknown:?}; there are ingest, aggregator, api"));
+fn roles(text: &str) -> Result<Roles, String> {
+    let mut roles = Roles { ingest: false, aggregator: false, api: false };
+    for role in text.split(',').map(str::trim) {
+        match role {
+            "ingest" => roles.ingest = true,
+            "aggregator" => roles.aggregator = true,
+            "api" => roles.api = true,
+            _ => {
+                return Err(format!("there is no role {role:?}; there are ingest, aggregator, api"));
+            }
+        }
     }
-    if !ALL.iter().all(|role| named.contains(role)) {
-        return Err("a single node has its quota counters in the process, so it runs all roles: \
-                    ingest,aggregator,api"
-            .to_owned());
-    }
-    Ok(())
+    Ok(roles)
 }
 
 fn payment_mode(text: &str) -> Result<PaymentMode, String> {

@@ -62,6 +62,58 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Where metrics, health and reconciliation are served; not for clients",
     ),
     list(setting("role", "ROLE", "ingest,aggregator,api", "Which parts this process runs")),
+    everywhere(setting(
+        "kafka-brokers",
+        "HOST:PORT",
+        "",
+        "Kafka, the cluster's event log; with the three URLs below it replaces the data directory",
+    )),
+    everywhere(setting("redis-url", "URL", "", "Redis, the cluster's quota counters")),
+    everywhere(setting(
+        "clickhouse-url",
+        "URL",
+        "",
+        "ClickHouse, the cluster's events and summaries",
+    )),
+    everywhere(setting("postgres-url", "URL", "", "Postgres, the cluster's accounts and cursors")),
+    everywhere(setting(
+        "kafka-topic",
+        "NAME",
+        "usage-events.v1",
+        "Topic that `migrate` makes or begins to count",
+    )),
+    everywhere(setting(
+        "kafka-partitions",
+        "NUMBER",
+        "64",
+        "Its partitions, fixed when it is made; 8 to 16 are enough for one small machine",
+    )),
+    everywhere(setting(
+        "kafka-replication",
+        "NUMBER",
+        "auto",
+        "Copies of each partition; auto: 3 where there are as many brokers, else 1",
+    )),
+    everywhere(list(setting(
+        "kafka-option",
+        "NAME=VALUE",
+        "",
+        "Passed to every Kafka client: security.protocol, sasl.*, ssl.*",
+    ))),
+    setting(
+        "kafka-session-timeout",
+        "DURATION",
+        "10s",
+        "How long a silent aggregator keeps its partitions",
+    ),
+    setting(
+        "duplicate-memory",
+        "MEBIBYTES",
+        "256",
+        "Memory for ids that were counted lately; when it is full, repeats without a time in them \
+         are told for less than a day",
+    ),
+    setting("clock-bound", "DURATION", "1s", "How far the clocks of all machines may lie apart"),
     setting(
         "payments",
         "MODE",
@@ -85,12 +137,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Model catalogue (TOML) in place of the built-in one",
     )),
     setting("unknown-model-tier", "TIER", "", "Tier of models that the catalogue does not know"),
-    setting(
+    everywhere(setting(
         "log-retention",
         "DURATION",
         "7d",
         "How long records that were counted stay in the event log",
-    ),
+    )),
     setting(
         "max-connections",
         "NUMBER",

@@ -144,6 +144,9 @@ pub trait UsageLedger: Send + Sync {
     /// starts at the first offset of the log.
     async fn take_over(&self, partition: Partition) -> Result<Cursor, Unavailable>;
 
+    /// Forgets what was kept in memory of a partition that this process counts no more.
+    fn release(&self, partition: Partition);
+
     /// What [`fold`](super::fold) must know before it folds `records`, which begin at the cursor with
     /// `horizon` in force.
     async fn seen(

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
 use super::admin::KafkaAdmin;
+use super::client;
 use super::ends::Ends;
 use super::event_log::KafkaEventLog;
 use super::membership::{Membership, Seat};
@@ -64,6 +65,21 @@ impl KafkaEventSource {
         log: Arc<KafkaEventLog>,
         expected: Option<TopicId>,
     ) -> Result<Self, SettingError> {
+        let source = Self::observe(settings, log, expected)?;
+        source.consumer.subscribe(&[&settings.topic])?;
+        Ok(source)
+    }
+
+    /// The same without joining the group: no partition is ever its own, so it tells ends and reads
+    /// again, for whoever compares the books.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn observe(
+        settings: &KafkaSettings,
+        log: Arc<KafkaEventLog>,
+        expected: Option<TopicId>,
+    ) -> Result<Self, SettingError> {
         let refused = |error: Unavailable| SettingError::Refused(error.reason);
         let config = settings.consumer()?;
         let membership = Membership::of(settings.partitions.get());
@@ -75,7 +91,6 @@ impl KafkaEventSource {
             .map(|reader| reader.map(|reader| Arc::new(Mutex::new(reader))))
             .collect::<Result<_, _>>()
             .map_err(refused)?;
-        consumer.subscribe(&[&settings.topic])?;
         let stopped = Arc::new(AtomicBool::new(false));
         let member = listen(consumer.clone(), stopped.clone())?;
         Ok(Self {
@@ -111,6 +126,15 @@ impl KafkaEventSource {
         }
     }
 
+    /// Nothing came: because there is nothing, or because no broker is there?
+    async fn not_away(&self, partition: Partition) -> Result<(), Unavailable> {
+        if self.membership().is_away() {
+            self.ends.of(partition).await?;
+            self.membership().is_back();
+        }
+        Ok(())
+    }
+
     fn exists(&self, partition: Partition) -> Result<(), Unavailable> {
         self.membership().seat(partition).map(|_| ()).ok_or_else(|| {
             unavailable(format!("it has {} partitions, not {partition}", self.readers.len()))
@@ -127,7 +151,7 @@ fn listen(
         while !stopped.load(Ordering::Relaxed) {
             match consumer.poll(LISTEN) {
                 None => {}
-                Some(Err(error)) => tracing::warn!(%error, "the event log's consumer group"),
+                Some(Err(error)) => client::group_error(&error),
                 // Each partition has a queue of its own since before it was assigned.
                 Some(Ok(_)) => tracing::error!("a record came outside of its partition's queue"),
             }
@@ -205,6 +229,7 @@ impl EventSource for KafkaEventSource {
                 return Ok(records);
             }
             if tokio::time::timeout_at(deadline, seat.news.notified()).await.is_err() {
+                self.not_away(partition).await?;
                 return Ok(Vec::new());
             }
         }

@@ -23,7 +23,12 @@ macro_rules! step {
 }
 
 /// All steps in order. What has landed is never edited, renamed or removed.
-const STEPS: &[Step] = &[step!(1, "0001_users_and_subscriptions"), step!(2, "0002_accounts")];
+const STEPS: &[Step] = &[
+    step!(1, "0001_users_and_subscriptions"),
+    step!(2, "0002_accounts"),
+    step!(3, "0003_ledger"),
+    step!(4, "0004_log_generations"),
+];
 
 /// Held while steps are looked at and applied, so that of two programs one waits. Any other number
 /// would do, but it must be the same in every version.
@@ -110,10 +115,7 @@ fn known() -> i32 {
 
 async fn apply_next(connection: &mut PgConnection) -> Result<bool, SchemaError> {
     let mut migration = sqlx::Connection::begin(connection).await?;
-    // A step may rewrite a large table, and the lock is held for as long.
-    let patient =
-        "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
-    sqlx::raw_sql(patient).execute(&mut *migration).await?;
+    sqlx::raw_sql(include_str!("before_migration.sql")).execute(&mut *migration).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *migration).await?;
     sqlx::raw_sql(include_str!("schema_migrations.sql")).execute(&mut *migration).await?;
     let found = verified(&mut migration).await?;

@@ -6,6 +6,7 @@
 mod accounts;
 mod database;
 mod epochs;
+pub mod log_generations;
 mod migrations;
 mod values;
 

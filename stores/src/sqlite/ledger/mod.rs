@@ -119,6 +119,8 @@ impl UsageLedger for SqliteLedger {
         taking_over.await.map_err(unavailable)?
     }
 
+    fn release(&self, _: Partition) {}
+
     async fn seen(
         &self,
         _: Partition,

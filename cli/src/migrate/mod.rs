@@ -1,18 +1,31 @@
-//! `tokenmeter migrate`: brings the files of the data directory up to date, or refuses newer ones.
+//! `tokenmeter migrate`: brings the stores up to date, or refuses newer ones.
+
+mod cluster;
 
 use serde_json::json;
 use stores::sqlite::{SqliteEventLog, inspect};
 
-use crate::commands::Output;
+use crate::backend::SingleNode;
+use crate::commands::{MigrateArgs, Output};
 use crate::context::Context;
 use crate::data_dir::{ACCOUNTS, DataDir, LEDGER, LOG};
-use crate::output::{Outcome, say_json, say_table};
+use crate::output::{Outcome, WrongUse, say_json, say_table};
 
-pub(crate) fn run(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+pub(crate) fn run(context: &Context, args: &MigrateArgs) -> anyhow::Result<Outcome> {
+    match &context.settings.cluster {
+        Some(settings) => cluster::migrate(context, settings, args),
+        None if args.new_log => {
+            Err(WrongUse("--new-log is for clusters: a single node's log is its own".into()).into())
+        }
+        None => single_node(context, &args.output),
+    }
+}
+
+fn single_node(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
     let directory = DataDir::create(&context.settings.data_dir)?;
     // Opening migrates. A server that runs has migrated before, so nothing changes beneath it.
-    drop(context.accounts()?);
-    drop(context.ledger()?);
+    drop(SingleNode::accounts(&directory)?);
+    drop(SingleNode::ledger(&directory)?);
     drop(SqliteEventLog::open(&directory.file(LOG), context.clock.clone())?);
     let files = [LOG, LEDGER, ACCOUNTS].map(|name| {
         let inspected = inspect(&directory.file(name))?;

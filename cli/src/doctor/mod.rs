@@ -1,4 +1,7 @@
-//! `tokenmeter doctor`: data, server, and what the system allows. Settings were checked before.
+//! `tokenmeter doctor`: data and server, or each server of the cluster, and what the system allows.
+//! Settings were checked before.
+
+mod cluster;
 
 use std::net::TcpListener;
 
@@ -30,6 +33,23 @@ impl Check {
 }
 
 pub(crate) fn run(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+    let mut checks = match &context.settings.cluster {
+        Some(settings) => context.block_on(cluster::checks(context, settings)),
+        None => single_node(context)?,
+    };
+    checks.push(file_handles(context));
+    let good = checks.iter().all(|check| check.ok);
+    if output.json {
+        say_json(&json!({"ok": good, "checks": checks}))?;
+    } else {
+        for Check { name, ok, detail } in &checks {
+            say(format!("{} {name}: {detail}", if *ok { "ok  " } else { "FAIL" }));
+        }
+    }
+    Ok(Outcome::of(good))
+}
+
+fn single_node(context: &Context) -> anyhow::Result<Vec<Check>> {
     let mut checks = Vec::new();
     let path = &context.settings.data_dir;
     match DataDir::existing(path) {
@@ -47,16 +67,7 @@ pub(crate) fn run(context: &Context, output: &Output) -> anyhow::Result<Outcome>
             }
         }
     }
-    checks.push(file_handles(context));
-    let good = checks.iter().all(|check| check.ok);
-    if output.json {
-        say_json(&json!({"ok": good, "checks": checks}))?;
-    } else {
-        for Check { name, ok, detail } in &checks {
-            say(format!("{} {name}: {detail}", if *ok { "ok  " } else { "FAIL" }));
-        }
-    }
-    Ok(Outcome::of(good))
+    Ok(checks)
 }
 
 fn file(directory: &DataDir, name: &str) -> Check {
