@@ -18,6 +18,8 @@ mod contract {
     #[macro_use]
     pub(crate) mod ledger_lookup;
     #[macro_use]
+    pub(crate) mod usage_analytics;
+    #[macro_use]
     pub(crate) mod usage_ledger;
     #[macro_use]
     pub(crate) mod usage_reports;
@@ -99,6 +101,7 @@ impl Subject for Ledger {
 usage_ledger_contract!(super::fresh());
 ledger_lookup_contract!(super::fresh());
 usage_reports_contract!(super::fresh());
+usage_analytics_contract!(super::fresh());
 books_contract!(super::fresh());
 
 /// Asks until there is an answer that counts; a test that waits longer has failed.

@@ -139,7 +139,7 @@ pub(crate) async fn a_flush_of_duplicates_alone_keeps_all_totals(subject: &impl 
     assert_eq!(committed.cursor.position, Offset::new(2));
     assert_eq!(committed.totals, []);
     let at = ledger.totals(&[(user(1), period(OCTOBER))]).await.unwrap()[0];
-    assert_eq!(totals, [chat(120, 1)]);
+    assert_eq!(at.totals, chat(120, 1));
 }
 
 pub(crate) async fn the_log_time_never_steps_back(subject: &impl Subject) {

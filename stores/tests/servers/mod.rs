@@ -7,6 +7,7 @@
     reason = "this is test code, though it stands outside of the test functions"
 )]
 
+pub(crate) mod clickhouse;
 pub(crate) mod kafka;
 pub(crate) mod postgres;
 

@@ -1,0 +1,214 @@
+//! Everybody's usage, from the summaries.
+//!
+//! Questions without users are answered from the hourly summary, others from the daily one. Whole
+//! hours (days) inside the span come from the summary, the parts at its edges from the events.
+
+use std::collections::BTreeMap;
+
+use clickhouse::Row;
+use clickhouse::query::Query;
+use metering::Unavailable;
+use metering::accounts::UserId;
+use metering::quota::PlanName;
+use metering::time::{Period, Timestamp};
+use metering::usage::{
+    Analytics, AnalyticsQuery, Dimension, Granularity, ModelName, RequestType, SeriesRow,
+    UsageTotals, UserTotal,
+};
+use serde::Deserialize;
+
+use super::Shared;
+use super::spans::Span;
+use super::stored::{request_type, type_number, unavailable, user_id};
+
+const HOUR_MILLIS: i64 = 3_600_000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+
+/// What stands before the rows that are summed, and behind them.
+const SUMS: [&str; 2] = [include_str!("sql/sums.sql"), include_str!("sql/sums_by.sql")];
+const TOP_USERS: [&str; 2] =
+    [include_str!("sql/top_users.sql"), include_str!("sql/top_users_by.sql")];
+const DAILY: &str = include_str!("sql/daily_rows.sql");
+const HOURLY: &str = include_str!("sql/hourly_rows.sql");
+const EVENTS: &str = include_str!("sql/event_rows.sql");
+
+/// See `UsageReports::analytics`.
+pub(super) async fn analytics(
+    shared: &Shared,
+    query: &AnalyticsQuery,
+) -> Result<Analytics, Unavailable> {
+    let span = Span { from: query.from.as_millis(), to: query.to.as_millis() };
+    let before = Span { from: span.from.saturating_sub(span.length()), to: span.from };
+    let buckets = Grouping::of(&query.group_by, Some(query.granularity));
+    let (series, previous, top_users) = tokio::try_join!(
+        sums(shared, span, query, buckets),
+        sums(shared, before, query, Grouping::default()),
+        top_users(shared, span, query),
+    )?;
+    let mut totals = UsageTotals::default();
+    for sum in series.values() {
+        add(&mut totals, *sum)?;
+    }
+    let previous = previous.into_values().next().unwrap_or_default();
+    let row = |((start, model, request_type, plan, user_id), totals)| SeriesRow {
+        start,
+        model,
+        request_type,
+        plan,
+        user_id,
+        totals,
+    };
+    let series = series.into_iter().map(row).collect();
+    Ok(Analytics { totals, previous, series, top_users })
+}
+
+#[derive(Clone, Copy, Default)]
+struct Grouping {
+    request_type: bool,
+    model: bool,
+    plan: bool,
+    user: bool,
+    /// `None`: one bucket for the whole span.
+    granularity: Option<Granularity>,
+}
+
+impl Grouping {
+    fn of(dimensions: &[Dimension], granularity: Option<Granularity>) -> Self {
+        let by = |dimension| dimensions.contains(&dimension);
+        Self {
+            request_type: by(Dimension::RequestType),
+            model: by(Dimension::Model),
+            plan: by(Dimension::Plan),
+            user: by(Dimension::User),
+            granularity,
+        }
+    }
+
+    /// The bucket of an instant.
+    fn bucket(&self, instant: i64) -> Timestamp {
+        let instant = Timestamp::from_millis(instant);
+        match self.granularity {
+            None => Timestamp::MIN,
+            Some(Granularity::Hour) => instant.hour().start(),
+            Some(Granularity::Day) => instant.day().start(),
+            Some(Granularity::Month) => Period::of(instant).start(),
+        }
+    }
+
+    /// The stretch that SQL groups by: months are made of days afterwards. 0: everything.
+    const fn width(&self) -> i64 {
+        match self.granularity {
+            None => 0,
+            Some(Granularity::Hour) => HOUR_MILLIS,
+            Some(Granularity::Day | Granularity::Month) => DAY_MILLIS,
+        }
+    }
+}
+
+/// In the order of the answer.
+type Key = (Timestamp, Option<ModelName>, Option<RequestType>, Option<PlanName>, Option<UserId>);
+
+#[derive(Row, Deserialize)]
+struct SumRow {
+    bucket: i64,
+    request_type: i8,
+    model: String,
+    plan: String,
+    user_id: u128,
+    events: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+}
+
+async fn sums(
+    shared: &Shared,
+    span: Span,
+    query: &AnalyticsQuery,
+    by: Grouping,
+) -> Result<BTreeMap<Key, UsageTotals>, Unavailable> {
+    let of_users = by.user || query.user_id.is_some();
+    let select = select(shared, SUMS, of_users, span, query)
+        .param("width", by.width())
+        .param("by_type", u8::from(by.request_type))
+        .param("by_model", u8::from(by.model))
+        .param("by_plan", u8::from(by.plan))
+        .param("by_user", u8::from(by.user));
+    let mut sums = BTreeMap::new();
+    for row in shared.ask(select.fetch_all::<SumRow>()).await? {
+        let kind = by.request_type.then(|| request_type(row.request_type)).transpose()?;
+        let key = (
+            by.bucket(row.bucket),
+            by.model.then(|| ModelName::new(&row.model)),
+            kind,
+            by.plan.then(|| PlanName::new(&row.plan)),
+            by.user.then(|| user_id(row.user_id)),
+        );
+        let totals = UsageTotals {
+            events: row.events,
+            prompt_tokens: row.prompt_tokens,
+            completion_tokens: row.completion_tokens,
+        };
+        add(sums.entry(key).or_default(), totals)?;
+    }
+    Ok(sums)
+}
+
+/// A statement over the rows of the span, whole days or hours and what is left at the edges. Nothing
+/// of the question is in its text but parameters.
+fn select(
+    shared: &Shared,
+    [head, tail]: [&str; 2],
+    of_users: bool,
+    span: Span,
+    query: &AnalyticsQuery,
+) -> Query {
+    let (unit, summary) = if of_users { (DAY_MILLIS, DAILY) } else { (HOUR_MILLIS, HOURLY) };
+    let (whole, edges) = span.cut(unit);
+    let events = if edges.iter().all(|edge| edge.is_empty()) { "" } else { EVENTS };
+    let [before, after] = edges;
+    shared
+        .clickhouse
+        .query(&[head, summary, events, tail].concat())
+        .param("first", whole.from)
+        .param("end", whole.to)
+        .param("from_1", before.from)
+        .param("to_1", before.to)
+        .param("from_2", after.from)
+        .param("to_2", after.to)
+        .param("type", query.request_type.map_or(-1, type_number))
+        .param("of_model", u8::from(query.model.is_some()))
+        .param("model", query.model.as_ref().map_or("", ModelName::as_str))
+        .param("of_plan", u8::from(query.plan.is_some()))
+        .param("plan", query.plan.as_ref().map_or("", PlanName::as_str))
+        .param("of_user", u8::from(query.user_id.is_some()))
+        .param("user", query.user_id.unwrap_or(UserId::from_bytes([0; 16])).to_string())
+}
+
+fn add(into: &mut UsageTotals, more: UsageTotals) -> Result<(), Unavailable> {
+    let sum = |a: u64, b: u64| a.checked_add(b).ok_or_else(|| unavailable("a sum is too large"));
+    into.events = sum(into.events, more.events)?;
+    into.prompt_tokens = sum(into.prompt_tokens, more.prompt_tokens)?;
+    into.completion_tokens = sum(into.completion_tokens, more.completion_tokens)?;
+    Ok(())
+}
+
+#[derive(Row, Deserialize)]
+struct TopRow {
+    user_id: u128,
+    total_tokens: u64,
+}
+
+async fn top_users(
+    shared: &Shared,
+    span: Span,
+    query: &AnalyticsQuery,
+) -> Result<Vec<UserTotal>, Unavailable> {
+    if query.top == 0 {
+        return Ok(Vec::new());
+    }
+    let select = select(shared, TOP_USERS, true, span, query).param("top", query.top);
+    let rows = shared.ask(select.fetch_all::<TopRow>()).await?;
+    let total =
+        |TopRow { user_id: user, total_tokens }| UserTotal { user_id: user_id(user), total_tokens };
+    Ok(rows.into_iter().map(total).collect())
+}

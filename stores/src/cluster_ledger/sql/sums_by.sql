@@ -1,0 +1,2 @@
+)
+GROUP BY bucket, type, model, plan, user

@@ -1,0 +1,4 @@
+)
+GROUP BY user_id
+ORDER BY total DESC, toString(user_id)
+LIMIT {top:UInt64}
