@@ -16,6 +16,7 @@ mod contract {
 mod redis_quota {
     mod differential;
     mod epochs;
+    pub(crate) mod own_server;
     pub(crate) mod setting;
     mod traffic;
 }
@@ -26,13 +27,13 @@ use contract::quota_counter::Fixture;
 use redis_quota::setting::Setting;
 use stores::redis::CounterTime;
 
-async fn by_the_server() -> Fixture {
-    Setting::fresh().await.fixture(CounterTime::Server).await
+fn by_the_server() -> Fixture {
+    Setting::fresh().fixture(CounterTime::Server)
 }
 
-async fn by_a_clock() -> Fixture {
-    Setting::fresh().await.fixture(CounterTime::Clock).await
+fn by_a_clock() -> Fixture {
+    Setting::fresh().fixture(CounterTime::Clock)
 }
 
-quota_counter_contract!(super::by_the_server().await);
-quota_counter_time_contract!(super::by_a_clock().await);
+quota_counter_contract!(super::by_the_server());
+quota_counter_time_contract!(super::by_a_clock());
