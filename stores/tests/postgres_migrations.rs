@@ -85,6 +85,19 @@ async fn a_step_that_was_altered_after_it_was_applied_is_told() {
 }
 
 #[tokio::test]
+async fn a_step_that_landed_after_a_later_one_is_not_passed_over() {
+    let fresh = empty().await;
+    let database = fresh.connect();
+    migrate(&database).await.unwrap();
+    let without_the_third = "DROP TABLE cursors, usage_statistics, dead_letters, erased_users; \
+                             DELETE FROM schema_migrations WHERE version = 3";
+    run(&database, without_the_third).await;
+    assert!(matches!(check(&database).await, Err(SchemaError::Behind { .. })));
+    assert_eq!(migrate(&database).await.unwrap(), 1);
+    check(&database).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_schema_of_a_newer_program_is_refused() {
     let fresh = migrated().await;
     let database = fresh.connect();

@@ -1,5 +1,7 @@
 //! Brings the schema up to date: the files of `migrations/postgres`, each once and in order.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, Row};
 
@@ -49,9 +51,12 @@ pub enum SchemaError {
         known: i32,
     },
     /// Steps are missing.
-    #[error("Postgres has schema {found}, this program needs {known}: run `tokenmeter migrate`")]
+    #[error(
+        "Postgres has schema {found}, this program needs {known} and all before it: run \
+         `tokenmeter migrate`"
+    )]
     Behind {
-        /// Its number, 0 for an empty database.
+        /// The number of its last step, 0 for an empty database.
         found: i32,
         /// What this program needs.
         known: i32,
@@ -98,15 +103,23 @@ pub async fn migrate(database: &Database) -> Result<usize, SchemaError> {
 pub async fn check(database: &Database) -> Result<(), SchemaError> {
     let mut connection = database.pool().acquire().await?;
     let table = "SELECT to_regclass('schema_migrations') IS NOT NULL";
-    let found = if sqlx::query_scalar(table).fetch_one(&mut *connection).await? {
+    let applied = if sqlx::query_scalar(table).fetch_one(&mut *connection).await? {
         verified(&mut connection).await?
     } else {
-        0
+        BTreeSet::new()
     };
-    match known() {
-        known if found < known => Err(SchemaError::Behind { found, known }),
-        _ => Ok(()),
+    match missing(&applied) {
+        Some(_) => {
+            let found = applied.last().copied().unwrap_or(0);
+            Err(SchemaError::Behind { found, known: known() })
+        }
+        None => Ok(()),
     }
+}
+
+/// The first step that was not applied, also when a later one was.
+fn missing(applied: &BTreeSet<i32>) -> Option<&'static Step> {
+    STEPS.iter().find(|step| !applied.contains(&step.version))
 }
 
 fn known() -> i32 {
@@ -118,8 +131,7 @@ async fn apply_next(connection: &mut PgConnection) -> Result<bool, SchemaError> 
     sqlx::raw_sql(include_str!("before_migration.sql")).execute(&mut *migration).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *migration).await?;
     sqlx::raw_sql(include_str!("schema_migrations.sql")).execute(&mut *migration).await?;
-    let found = verified(&mut migration).await?;
-    let Some(step) = STEPS.iter().find(|step| step.version > found) else {
+    let Some(step) = missing(&verified(&mut migration).await?) else {
         migration.commit().await?;
         return Ok(false);
     };
@@ -137,10 +149,10 @@ async fn apply_next(connection: &mut PgConnection) -> Result<bool, SchemaError> 
     Ok(true)
 }
 
-/// The number of the last step applied, once all of them are known to be ours.
-async fn verified(connection: &mut PgConnection) -> Result<i32, SchemaError> {
+/// The numbers of the steps that were applied, once all of them are known to be ours.
+async fn verified(connection: &mut PgConnection) -> Result<BTreeSet<i32>, SchemaError> {
     let sql = "SELECT version, name, checksum FROM schema_migrations ORDER BY version";
-    let mut last = 0;
+    let mut applied = BTreeSet::new();
     for row in sqlx::query(sql).fetch_all(connection).await? {
         let (found, name): (i32, String) = (row.try_get("version")?, row.try_get("name")?);
         let Some(step) = STEPS.iter().find(|step| step.version == found) else {
@@ -149,9 +161,9 @@ async fn verified(connection: &mut PgConnection) -> Result<i32, SchemaError> {
         if row.try_get::<Vec<u8>, _>("checksum")? != checksum(step) {
             return Err(SchemaError::Altered { name });
         }
-        last = found;
+        applied.insert(found);
     }
-    Ok(last)
+    Ok(applied)
 }
 
 fn checksum(step: &Step) -> Vec<u8> {
