@@ -1,5 +1,9 @@
 //! What a Kafka client says goes to the program's log.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -20,17 +24,41 @@ impl ClientContext for Plain {
 
 impl rdkafka::consumer::ConsumerContext for Plain {}
 
+/// Each client says it again at each attempt to connect, so of warnings at most one a second is
+/// shown as such.
+fn may_warn() -> bool {
+    static START: OnceLock<Instant> = OnceLock::new();
+    static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
+    let second = START.get_or_init(Instant::now).elapsed().as_secs();
+    QUIET_UNTIL.fetch_max(second + 1, Ordering::Relaxed) <= second
+}
+
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
         | RDKafkaLogLevel::Error
-        | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka: {message}"),
+        | RDKafkaLogLevel::Warning => {
+            if may_warn() {
+                tracing::warn!(facility, "kafka: {message}");
+            } else {
+                tracing::debug!(facility, "kafka: {message}");
+            }
+        }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
             tracing::info!(facility, "kafka: {message}");
         }
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "kafka: {message}"),
+    }
+}
+
+/// What came instead of an event of the consumer group.
+pub(super) fn group_error(error: &KafkaError) {
+    if may_warn() {
+        tracing::warn!(%error, "the event log's consumer group");
+    } else {
+        tracing::debug!(%error, "the event log's consumer group");
     }
 }
 

@@ -255,3 +255,64 @@ impl std::fmt::Debug for KafkaEventLog {
         f.debug_struct("KafkaEventLog").field("topic", &self.shared.topic).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_producer_that_cannot_go_on_is_replaced_and_fails_what_was_on_its_way() {
+        // Bound, so that nobody else is there; it never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = KafkaSettings::new(silent.local_addr().unwrap().to_string());
+        let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
+        let first = Arc::downgrade(&log.shared.producer.read().unwrap());
+        let appending = log.clone();
+        let tick = Tick { horizon: metering::usage::Horizon::Ever };
+        let append =
+            tokio::spawn(async move { appending.append_tick(Partition::SINGLE, tick).await });
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        first.upgrade().unwrap().context().fatal.store(true, Ordering::Relaxed);
+        let error = append.await.unwrap().unwrap_err();
+        assert!(error.reason.contains("Purged"), "{error}");
+        assert!(started.elapsed() < MESSAGE_TIMEOUT, "{:?}", started.elapsed());
+        while first.upgrade().is_some() {
+            assert!(started.elapsed() < PATIENCE);
+            tokio::task::yield_now().await;
+        }
+        let next = log.shared.producer.read().unwrap().clone();
+        assert!(!next.context().fatal.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn a_program_without_tls_says_so_when_it_is_asked_for_tls() {
+        let mut settings = KafkaSettings::new("127.0.0.1:9092");
+        settings.client_options.insert("security.protocol".to_owned(), "ssl".to_owned());
+        let refused = KafkaEventLog::open(&settings).unwrap_err();
+        assert!(refused.to_string().contains("`tls`"), "{refused}");
+    }
+
+    #[tokio::test]
+    #[cfg(feature = "tls")]
+    async fn a_program_with_tls_takes_its_settings() {
+        for (protocol, mechanism) in [("ssl", "PLAIN"), ("sasl_ssl", "SCRAM-SHA-512")] {
+            let mut settings = KafkaSettings::new("127.0.0.1:9092");
+            let options = [
+                ("security.protocol", protocol),
+                ("sasl.mechanism", mechanism),
+                ("sasl.username", "tokenmeter"),
+                ("sasl.password", "secret"),
+            ];
+            settings.client_options =
+                options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            KafkaEventLog::open(&settings).unwrap();
+        }
+    }
+}

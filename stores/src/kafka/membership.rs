@@ -1,13 +1,13 @@
 //! This process's place in the consumer group: which partitions it reads.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use metering::usage::Partition;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::{Notify, watch};
@@ -19,6 +19,8 @@ use super::client;
 pub(super) struct Membership {
     assigned: watch::Sender<BTreeSet<Partition>>,
     seats: Vec<Seat>,
+    /// No broker was there when last heard of.
+    away: AtomicBool,
 }
 
 /// One partition, ours or not.
@@ -39,7 +41,7 @@ impl Seat {
 impl Membership {
     pub(super) fn of(partitions: u32) -> Self {
         let seats = (0..partitions).map(|_| Seat::default()).collect();
-        Self { assigned: watch::Sender::default(), seats }
+        Self { assigned: watch::Sender::default(), seats, away: AtomicBool::new(false) }
     }
 
     pub(super) fn assigned(&self) -> watch::Receiver<BTreeSet<Partition>> {
@@ -48,6 +50,14 @@ impl Membership {
 
     pub(super) fn is_assigned(&self, partition: Partition) -> bool {
         self.assigned.borrow().contains(&partition)
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn seat(&self, partition: Partition) -> Option<&Seat> {
@@ -94,6 +104,9 @@ impl ClientContext for Membership {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(RDKafkaErrorCode::AllBrokersDown) = error.rdkafka_error_code() {
+            self.away.store(true, Ordering::Relaxed);
+        }
         client::said(&error, reason);
     }
 }

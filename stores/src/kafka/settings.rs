@@ -47,7 +47,7 @@ impl KafkaSettings {
             generation: 0,
             session_timeout: Duration::from_secs(10),
             linger: Duration::from_millis(2),
-            prefetched_records_max: 131_072,
+            prefetched_records_max: 65_536,
             client_options: BTreeMap::new(),
         }
     }
@@ -69,7 +69,11 @@ pub enum SettingError {
 
 impl From<KafkaError> for SettingError {
     fn from(error: KafkaError) -> Self {
-        Self::Refused(error.to_string())
+        let mut said = error.to_string();
+        if cfg!(not(feature = "tls")) && said.contains("build time") {
+            said.push_str(": this program was built without the feature `tls`");
+        }
+        Self::Refused(said)
     }
 }
 
@@ -81,7 +85,7 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the broker keeps an empty fetch. A partition that is sought waits for the fetch before.
-const FETCH_WAIT: Duration = Duration::from_millis(100);
+const FETCH_WAIT: Duration = Duration::from_millis(50);
 
 /// What one fetch brings of one partition: prefetched records go past their bound by as much.
 const FETCH_PARTITION_BYTES_MAX: u32 = 256 << 10;
@@ -104,6 +108,7 @@ const RESERVED: &[&str] = &[
     "enable.idempotence",
     "enable.partition.eof",
     "group.id",
+    "group.instance.id",
     "group.protocol",
     "isolation.level",
     "linger.ms",
@@ -226,7 +231,7 @@ mod tests {
     #[test]
     fn prefetched_records_are_shared_out_among_the_partitions() {
         let mut settings = KafkaSettings::new("127.0.0.1:9092");
-        assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("2048"));
+        assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("1024"));
         settings.prefetched_records_max = 1;
         assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("1000"));
     }

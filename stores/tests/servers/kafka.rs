@@ -51,7 +51,7 @@ impl FreshTopic {
         }
         let made = self.client().create_topics([&topic], &waiting()).await.unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
-        self.until(async |admin| admin.describe().await.unwrap().partitions.len() > 0).await;
+        self.until(async |admin| !admin.describe().await.unwrap().partitions.is_empty()).await;
     }
 
     /// Deletes it now, and waits until it is gone.
