@@ -1,6 +1,7 @@
-//! Watches a server from outside while it is under load: CPU time and memory of its process, and
-//! the records that wait to be counted.
+//! Watches a server from outside while it is under load: CPU time and memory of its process and of
+//! those it works with, and the records that wait to be counted.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -17,6 +18,8 @@ const SAMPLE_GAP: Duration = Duration::from_secs(1);
 pub(crate) struct Watched {
     /// The server's process.
     pub(crate) pid: Option<u32>,
+    /// Other processes, by name.
+    pub(crate) others: Vec<(String, u32)>,
     /// Where its metrics are.
     pub(crate) ops: Option<Address>,
     /// The gauge of records waiting.
@@ -30,9 +33,23 @@ pub(crate) struct Observed {
     pub(crate) cpu_seconds: Option<f64>,
     /// The most that was seen.
     pub(crate) rss_bytes_max: Option<u64>,
+    /// Of the other processes, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) processes: BTreeMap<String, ProcessUse>,
     /// Records waiting, in the order seen, about one a second.
     #[serde(skip)]
     pub(crate) waiting: Vec<f64>,
+}
+
+/// What a process took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct ProcessUse {
+    /// Over the measured time.
+    pub(crate) cpu_seconds: f64,
+    /// CPU seconds for a million answered events.
+    pub(crate) cpu_seconds_per_million_events: f64,
+    /// The most that was seen.
+    pub(crate) rss_bytes_max: u64,
 }
 
 impl Observed {
@@ -44,6 +61,11 @@ impl Observed {
         };
         self.rss_bytes_max = self.rss_bytes_max.max(later.rss_bytes_max);
         self.waiting.extend(later.waiting);
+        for (name, later) in later.processes {
+            let known = self.processes.entry(name).or_default();
+            known.cpu_seconds += later.cpu_seconds;
+            known.rss_bytes_max = known.rss_bytes_max.max(later.rss_bytes_max);
+        }
     }
 }
 
@@ -53,17 +75,28 @@ impl Watched {
         let mut observed = Observed::default();
         let mut ops = self.ops.clone().map(|address| Api::new(address, ""));
         tokio::time::sleep_until(from.into()).await;
-        let cpu_before = self.cpu_seconds();
+        let cpu_before = self.pid.and_then(cpu_seconds);
+        let others_before: Vec<_> = self.others.iter().map(|(_, pid)| cpu_seconds(*pid)).collect();
         let mut next = from;
         while next < until {
             if let Some(waiting) = self.waiting(&mut ops).await {
                 observed.waiting.push(waiting);
             }
-            observed.rss_bytes_max = observed.rss_bytes_max.max(self.rss_bytes());
+            observed.rss_bytes_max = observed.rss_bytes_max.max(self.pid.and_then(rss_bytes));
+            for (name, pid) in &self.others {
+                let process = observed.processes.entry(name.clone()).or_default();
+                process.rss_bytes_max = process.rss_bytes_max.max(rss_bytes(*pid).unwrap_or(0));
+            }
             next += SAMPLE_GAP;
             tokio::time::sleep_until(next.min(until).into()).await;
         }
-        observed.cpu_seconds = cpu_before.zip(self.cpu_seconds()).map(|(a, b)| b - a);
+        observed.cpu_seconds =
+            cpu_before.zip(self.pid.and_then(cpu_seconds)).map(|(before, after)| after - before);
+        for ((name, pid), before) in self.others.iter().zip(others_before) {
+            if let Some((before, after)) = before.zip(cpu_seconds(*pid)) {
+                observed.processes.entry(name.clone()).or_default().cpu_seconds = after - before;
+            }
+        }
         observed
     }
 
@@ -95,14 +128,14 @@ impl Watched {
         let answer = ops.as_mut()?.get("/metrics", "text/plain").await.ok()?;
         sum_of(&self.waiting_metric, std::str::from_utf8(answer.body).ok()?)
     }
+}
 
-    fn cpu_seconds(&self) -> Option<f64> {
-        cpu_seconds_in(&std::fs::read_to_string(format!("/proc/{}/stat", self.pid?)).ok()?)
-    }
+fn cpu_seconds(pid: u32) -> Option<f64> {
+    cpu_seconds_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
 
-    fn rss_bytes(&self) -> Option<u64> {
-        rss_bytes_in(&std::fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?)
-    }
+fn rss_bytes(pid: u32) -> Option<u64> {
+    rss_bytes_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// User and system time in the text of `/proc/PID/stat`.
@@ -156,10 +189,9 @@ mod tests {
 
     #[test]
     fn this_process_can_be_watched() {
-        let pid = Some(std::process::id());
-        let watched = Watched { pid, ops: None, waiting_metric: String::new() };
-        assert!(watched.cpu_seconds().is_some());
-        assert!(watched.rss_bytes().is_some_and(|bytes| bytes > 100_000));
+        let pid = std::process::id();
+        assert!(cpu_seconds(pid).is_some());
+        assert!(rss_bytes(pid).is_some_and(|bytes| bytes > 100_000));
     }
 
     #[test]

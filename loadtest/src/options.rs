@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// The server's process id: adds its CPU time and memory to the report.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    /// Another process to watch, such as kafka=4711; repeatable.
+    #[arg(long = "process", value_name = "NAME=PID", value_parser = read_process)]
+    pub(crate) processes: Vec<(String, u32)>,
     /// Events a second, sent on schedule whatever the server does; or max: each connection sends
     /// the next request when it has the answer to the last.
     #[arg(long, default_value = "max")]
@@ -81,6 +84,11 @@ pub(crate) struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) report: Option<PathBuf>,
+}
+
+fn read_process(text: &str) -> Result<(String, u32), &'static str> {
+    let (name, pid) = text.split_once('=').ok_or("must be NAME=PID")?;
+    Ok((name.to_owned(), pid.parse().map_err(|_| "must be NAME=PID")?))
 }
 
 /// How the client's list is compared with the server's.

@@ -95,9 +95,13 @@ pub(crate) struct BooksReport {
 
 impl Side {
     /// From what its windows gave.
-    pub(crate) fn new(tally: &Tally, windows: Vec<f64>, observed: Observed) -> Self {
+    pub(crate) fn new(tally: &Tally, windows: Vec<f64>, mut observed: Observed) -> Self {
         let seconds = tally.measured.as_secs_f64().max(f64::MIN_POSITIVE);
         let answered = tally.outcomes.answered();
+        for process in observed.processes.values_mut().filter(|_| answered > 0) {
+            process.cpu_seconds_per_million_events =
+                process.cpu_seconds * 1_000_000.0 / answered as f64;
+        }
         let cpu_micros_per_event = observed
             .cpu_seconds
             .filter(|_| answered > 0)
@@ -147,6 +151,11 @@ impl Side {
             self.latency.line()
         )
         .ok();
+        for (name, process) in &self.observed.processes {
+            let (cpu, memory) =
+                (process.cpu_seconds_per_million_events, process.rss_bytes_max / 1_000_000);
+            writeln!(text, "{:<10} {name}: {cpu:.1} µs CPU each, {memory} MB", "").ok();
+        }
         for (problem, count) in &self.problems {
             writeln!(text, "{:<10} {count} × {problem}", "").ok();
         }

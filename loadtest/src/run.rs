@@ -47,7 +47,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<Report> {
     });
     let ops = options.ops_url.as_deref().map(Address::from_url).transpose()?;
     let waiting_metric = options.waiting_metric.clone();
-    let mut server = Loaded::new(load, Watched { pid: options.pid, ops, waiting_metric })?;
+    let mut server = Loaded::new(
+        load,
+        Watched { pid: options.pid, others: options.processes.clone(), ops, waiting_metric },
+    )?;
     let api = |key: &str| Api::new(address.clone(), key);
     let mut probe = probe_user.map(|user| Probe::new(api(&api_key), user, run)).transpose()?;
     let yardstick = run_windows(&options, &mut server, probe.as_mut()).await?;
@@ -152,8 +155,9 @@ impl Loaded {
             books: None,
             ..*self.load
         };
-        let waiting_metric = String::new();
-        Self::new(Arc::new(load), Watched { pid: Some(yardstick.pid()), ops: None, waiting_metric })
+        let (waiting_metric, others) = (String::new(), Vec::new());
+        let pid = Some(yardstick.pid());
+        Self::new(Arc::new(load), Watched { pid, others, ops: None, waiting_metric })
     }
 
     /// Loads it for a warm-up and `span`; answers the events a second.
