@@ -116,7 +116,10 @@ impl Log {
     }
 
     pub(crate) fn append(&mut self, event: UsageEvent) -> Offset {
-        self.append_payload(Payload::Event(Box::new(admitted(event, "free"))))
+        let mut admitted = admitted(event, "free");
+        // In time for the log.
+        admitted.admitted_at = Self::time(self.end().number());
+        self.append_payload(Payload::Event(Box::new(admitted)))
     }
 
     /// Takes the first `records` as counted.
