@@ -6,7 +6,7 @@ use metering::quota::{ADMISSION_WINDOW, MARGIN};
 use metering::time::Timestamp;
 use metering::usage::{AppendError, EventLog, EventSource, Offset, Payload};
 
-use super::event_log::{NO_PATIENCE, PARTITION, Subject, all, event, events, ids, offsets};
+use super::event_log::{NO_PATIENCE, PARTITION, Subject, event, events, ids, offsets};
 
 macro_rules! single_node_log_contract {
     ($make:expr) => {
