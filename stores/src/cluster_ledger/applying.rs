@@ -10,10 +10,10 @@ use metering::usage::{Committed, Cursor, DeadLetter, Flush, Horizon, Offset, Par
 use sqlx::{PgConnection, Postgres, Row as _, Transaction};
 
 use super::events::Told;
-use super::failpoints::reached;
 use super::owned::length;
 use super::stored::{Id, STORE, count, partition, partition_number, stored, unavailable};
 use super::{Shared, dead_letters, erasure};
+use crate::failpoints::reached;
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;

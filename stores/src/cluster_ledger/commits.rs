@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::applying::{self, Applied, Change};
-use super::failpoints::reached;
 use super::running_totals::RunningTotals;
 use super::stored::unavailable;
 use super::{Shared, events, summaries, take_over};
+use crate::failpoints::reached;
 
 /// Events of one group. More would keep the partitions of small flushes waiting.
 const GROUP_EVENTS_MAX: usize = 300_000;

@@ -14,7 +14,6 @@ mod counted_ids;
 mod dead_letters;
 mod erasure;
 mod events;
-mod failpoints;
 mod history;
 mod lookup;
 mod monthly;

@@ -2,10 +2,10 @@
 -- events below v, and all that are counted: those of a commit that was cut off may stand in both.
 SELECT
   bucket, user, kind, model_name, plan_name,
-  [countIf(raw), sumIf(prompt, raw), sumIf(completion, raw), sumIf(cached, raw),
-    sumIf(reasoning, raw)] AS expected,
-  [sum(kept), sumIf(prompt, NOT raw), sumIf(completion, NOT raw), sumIf(cached, NOT raw),
-    sumIf(reasoning, NOT raw)] AS found
+  tuple(countIf(raw), sumIf(prompt, raw), sumIf(completion, raw), sumIf(cached, raw),
+    sumIf(reasoning, raw)) AS expected,
+  tuple(sum(kept), sumIf(prompt, NOT raw), sumIf(completion, NOT raw), sumIf(cached, NOT raw),
+    sumIf(reasoning, NOT raw)) AS found
 FROM (
   SELECT
     hour AS bucket, toUUID('00000000-0000-0000-0000-000000000000') AS user, log_partition AS place, toInt8(request_type) AS kind,
