@@ -267,3 +267,26 @@ async fn syncs_give_memory_back_when_there_is_none_left() {
     server.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert!(granted(&admit(counter.as_ref(), event("b", 40)).await));
 }
+
+#[tokio::test]
+async fn token_sums_are_exact_where_numbers_of_lua_are_not() {
+    let setting = Setting::fresh();
+    let counter = setting.counter(CounterTime::Server);
+    open_all(&counter, 1).await;
+    // Around half of 64 bits, around what a double holds, and at the end of both.
+    for (number, bound) in (1..).zip([1 << 32, 1 << 53, (1 << 53) + (1 << 32), u64::MAX]) {
+        setting.seeds.put(user(number), limit(bound));
+        let of = |name, tokens| Admission { tokens, ..of(number, name, 0) };
+        assert!(granted(&admit(counter.as_ref(), of("a", bound - 1)).await), "{bound}");
+        assert!(!granted(&admit(counter.as_ref(), of("b", 2)).await), "{bound}");
+        assert!(granted(&admit(counter.as_ref(), of("c", 1)).await), "{bound}");
+        assert!(!granted(&admit(counter.as_ref(), of("d", 1)).await), "{bound}");
+        let used = counter.usage(user(number), october()).await.unwrap().unwrap().used;
+        assert_eq!(used, chats(bound, 2));
+        let mut entries = synced(0, chats(0, 0), &["a"]).settled;
+        (entries[0].user_id, entries[0].id_digest) = (user(number), of("a", 0).id_digest);
+        counter.withdraw(&entries).await.unwrap();
+        let used = counter.usage(user(number), october()).await.unwrap().unwrap().used;
+        assert_eq!(used, chats(1, 1));
+    }
+}
