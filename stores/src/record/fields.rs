@@ -99,13 +99,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The tick that it is, or the fields again.
-    pub(super) fn into_tick(self) -> Result<Tick, Self> {
-        if self.version != TICK_VERSION {
-            return Err(self);
-        }
+    /// The tick that it is, if it is one.
+    pub(super) fn tick(&self) -> Option<Tick> {
         let within = |millis| Horizon::Within(Duration::from_millis(millis));
-        Ok(Tick { horizon: self.horizon_millis.map_or(Horizon::Ever, within) })
+        let horizon = self.horizon_millis.map_or(Horizon::Ever, within);
+        (self.version == TICK_VERSION).then_some(Tick { horizon })
     }
 
     pub(super) fn into_event(self) -> Result<AdmittedEvent, Undecodable> {

@@ -113,9 +113,9 @@ pub fn encode_tick(tick: Tick, into: &mut Vec<u8>) {
 
 /// Reads a record's value, whatever it holds.
 pub fn payload(value: &[u8]) -> Payload {
-    let read = Fields::read(value).and_then(|fields| match fields.into_tick() {
-        Ok(tick) => Ok(Payload::Tick(tick)),
-        Err(fields) => fields.into_event().map(|event| Payload::Event(Box::new(event))),
+    let read = Fields::read(value).and_then(|fields| match fields.tick() {
+        Some(tick) => Ok(Payload::Tick(tick)),
+        None => fields.into_event().map(|event| Payload::Event(Box::new(event))),
     });
     read.unwrap_or_else(|error| Payload::Undecodable {
         bytes: value.to_vec(),

@@ -1,14 +1,16 @@
+use std::time::Duration;
+
 use metering::accounts::UserId;
 use metering::quota::PlanName;
 use metering::time::Timestamp;
 use metering::usage::{
-    AdmittedEvent, EventId, Flags, IdOrigin, Metadata, ModelName, RequestType, ReservationId,
-    TokenCounts, UsageEvent,
+    AdmittedEvent, EventId, Flags, Horizon, IdOrigin, Metadata, ModelName, Payload, RequestType,
+    ReservationId, Tick, TokenCounts, UsageEvent,
 };
 use proptest::prelude::*;
 use prost::Message;
 
-use super::{decode, encode, encode_delimited, split_delimited};
+use super::{decode, encode, encode_delimited, encode_tick, payload, split_delimited};
 
 /// The message of `proto/usage_event.proto` as prost itself derives it.
 #[derive(Clone, PartialEq, Message)]
@@ -269,4 +271,17 @@ fn what_is_wrong_is_named() {
     let bytes = encoded(&plain());
     let error = decode(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
     assert_eq!(error, "a length of 4 bytes where 3 are left");
+}
+
+#[test]
+fn a_tick_is_told_from_an_event_and_from_what_nobody_knows() {
+    for horizon in [Horizon::Ever, Horizon::Within(Duration::from_secs(86_400))] {
+        let mut value = Vec::new();
+        encode_tick(Tick { horizon }, &mut value);
+        assert_eq!(payload(&value), Payload::Tick(Tick { horizon }));
+        assert!(decode(&value).is_err(), "it holds no event");
+    }
+    assert_eq!(payload(&encoded(&full())), Payload::Event(Box::new(full())));
+    let unknown = [0x08, 0x03];
+    assert!(matches!(payload(&unknown), Payload::Undecodable { .. }));
 }
