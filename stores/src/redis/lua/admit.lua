@@ -10,33 +10,38 @@ local EVENT = '<c16c8I4I4BBBc4c16'
 local EVENT_BYTES = 55
 local NOTHING = '\0\0\0\0\0\0\0\0'
 
+local VERDICT = '<BBc8I4I4I8I8I8'
+
 local function verdict(code, month, flags, over_hold)
-  local use = month and packed_use(month) or NO_USE
-  return struct.pack('<BB', code, flags or 0) .. (over_hold or NOTHING) .. use
+  local high, low = used_tokens(month)
+  local ledger, flying = month.ledger, month.requests
+  return struct.pack(VERDICT, code, flags or 0, over_hold or NOTHING, low, high,
+    ledger[0] + flying[0], ledger[1] + flying[1], ledger[2] + flying[2])
 end
 
-local function events_of(group)
-  local events, ids = {}, {}
+local function without_use(code)
+  return struct.pack('<BB', code, 0) .. NOTHING .. NO_USE
+end
+
+-- The digests of a group's events, and of the holds that they settle.
+local function ids_of(group)
+  local ids, count = {}, 0
   for at = 17, #group, EVENT_BYTES do
-    local id, content, low, high, kind, tier, bits, period, hold = struct.unpack(EVENT, group, at)
-    local event = { id = id, content = content, low = low, high = high, kind = kind, tier = tier }
-    event.service, event.barred = bits % 2 == 1, math.floor(bits / 2) % 2 == 1
-    event.period = period
-    table.insert(ids, id)
-    if bits >= 4 then
-      event.settles = hold
-      table.insert(ids, hold)
+    count = count + 1
+    ids[count] = string.sub(group, at, at + 15)
+    if string.byte(group, at + 34) >= 4 then
+      count = count + 1
+      ids[count] = string.sub(group, at + 39, at + 54)
     end
-    table.insert(events, event)
   end
-  return events, ids
+  return ids
 end
 
 -- The content of an event with this id that is in flight in another period.
-local function elsewhere(user, event)
+local function elsewhere(user, id, period)
   for _, month in pairs(user.months) do
-    if month and month.period ~= event.period then
-      local entry = entry_in(month, event.id)
+    if month and month.period ~= period then
+      local entry = entry_in(month, id)
       if entry then return entry.content end
     end
   end
@@ -44,77 +49,99 @@ local function elsewhere(user, event)
 end
 
 -- The hold, if it stands in the event's period or a neighbouring one, for this request type.
-local function hold_to_settle(epoch, user, event)
-  if not event.settles then return nil end
-  for _, period in ipairs(neighbours(event.period)) do
-    local month = loaded(user, period)
-    local entry = month and entry_in(month, event.settles)
-    if entry and entry.expires_at and epoch.now < entry.expires_at and entry.kind == event.kind then
+local function hold_to_settle(epoch, user, id, period, kind)
+  for _, one in ipairs(neighbours(period)) do
+    local month = loaded(user, one)
+    local entry = month and entry_in(month, id)
+    if entry and entry.expires_at and epoch.now < entry.expires_at and entry.kind == kind then
       return entry, month
     end
   end
   return nil
 end
 
--- A refusal's code; or nil, flags and tokens above the hold (8 bytes).
-local function judge(user, event, month, hold, hold_month)
-  local high, low, requests = used_in(month)
-  local here = hold and hold_month == month
+-- What an event that settles a hold is judged by: a refusal's code; or nil, flags and tokens above
+-- the hold (8 bytes).
+local function judge_settle(user, month, hold, here, service, low, high, kind, tier)
+  local used_high, used_low = used_tokens(month)
+  local count = month.ledger[kind] + month.requests[kind]
   local free_high, free_low = 0, 0
   -- What was held in this very period is free again for the event. From a neighbouring period it
   -- cannot be: that room is another month's.
   if here then
     free_high, free_low = hold.high, hold.low
-    if not above(hold.high, hold.low, high, low) then
-      high, low = minus(high, low, hold.high, hold.low)
-      requests[event.kind] = requests[event.kind] - 1
+    if not above(free_high, free_low, used_high, used_low) then
+      used_high, used_low = minus(used_high, used_low, free_high, free_low)
+      count = count - 1
     end
   end
+  local more = above(high, low, free_high, free_low)
   -- A service reports what was consumed already: to refuse it would lose it.
-  local forced = hold and event.service
-  local more = above(event.high, event.low, free_high, free_low)
-  local promised = here and hold.mark >= event.tier
-  if event.tier > user.tier and not forced and not promised then return NOT_IN_PLAN end
+  if tier > user.tier and not service and not (here and hold.mark >= tier) then
+    return NOT_IN_PLAN
+  end
   local flags = 0
-  local lack, countable = lack_of(user, high, low, requests, event)
+  local lack, countable = lack_of(user, used_high, used_low, count, kind, high, low)
   if lack then
-    local past_limit = forced or (here and not more) or user.records_past_limit
+    local past_limit = service or (here and not more) or user.records_past_limit
     if not countable or not past_limit then return lack end
     if user.records_past_limit then flags = 1 end
   end
-  if forced and more then
-    local over_high, over_low = minus(event.high, event.low, free_high, free_low)
+  if service and more then
+    local over_high, over_low = minus(high, low, free_high, free_low)
     return nil, flags + 2, struct.pack('<I4I4', over_low, over_high)
   end
   return nil, flags, NOTHING
 end
 
-local function decide(epoch, user, event)
-  local month, code = ready(epoch, user, event.period)
-  if not month then return verdict(code) end
-  local first = entry_in(month, event.id)
-  if first then
-    if first.expires_at or first.content ~= event.content then return verdict(CONFLICT, month) end
-    first.admitted_at = math.max(first.admitted_at, epoch.admitted_at)
-    put(month, event.id, first)
-    return verdict(REPEATED, month, first.mark, first.last)
+-- The same for an event without a hold.
+local function judge(user, month, low, high, kind, tier)
+  if tier > user.tier then return NOT_IN_PLAN end
+  local used_high, used_low = used_tokens(month)
+  local count = month.ledger[kind] + month.requests[kind]
+  local lack, countable = lack_of(user, used_high, used_low, count, kind, high, low)
+  if not lack then return nil, 0, NOTHING end
+  if countable and user.records_past_limit then return nil, 1, NOTHING end
+  return lack
+end
+
+local function repeated(epoch, month, id, first, content)
+  if first.expires_at or first.content ~= content then return verdict(CONFLICT, month) end
+  local admitted_at = math.max(first.admitted_at, epoch.admitted_at)
+  change(month, id, struct.pack(ENTRY, first.kind, content, first.low, first.high, admitted_at,
+    first.mark, first.last))
+  return verdict(REPEATED, month, first.mark, first.last)
+end
+
+local function decide(epoch, user, id, content, low, high, kind, tier, bits, period, hold_id)
+  local month, code = ready(epoch, user, period)
+  if not month then return without_use(code) end
+  local first = entry_in(month, id)
+  if first then return repeated(epoch, month, id, first, content) end
+  local same_elsewhere = false
+  if user.loaded > 1 then
+    local other = elsewhere(user, id, period)
+    if other and other ~= content then return verdict(CONFLICT, month) end
+    same_elsewhere = other ~= nil
   end
-  local content = elsewhere(user, event)
-  if content and content ~= event.content then return verdict(CONFLICT, month) end
-  local hold, hold_month = hold_to_settle(epoch, user, event)
-  local refused, flags, over_hold
-  if event.barred then
+  local hold, hold_month, refused, flags, over_hold
+  if bits >= 4 then
+    hold, hold_month = hold_to_settle(epoch, user, hold_id, period, kind)
+  end
+  if math.floor(bits / 2) % 2 == 1 then
     refused = BARRED
+  elseif hold then
+    refused, flags, over_hold =
+      judge_settle(user, month, hold, hold_month == month, bits % 2 == 1, low, high, kind, tier)
   else
-    refused, flags, over_hold = judge(user, event, month, hold, hold_month)
+    refused, flags, over_hold = judge(user, month, low, high, kind, tier)
   end
   if refused then
-    if content then return verdict(UNDECIDED) end
+    if same_elsewhere then return without_use(UNDECIDED) end
     return verdict(refused, month)
   end
-  if hold then take_out(hold_month, event.settles, hold) end
-  event.admitted_at, event.mark, event.last = epoch.admitted_at, flags, over_hold
-  enter(user, month, event.id, event)
+  if hold then take_out(hold_month, hold_id, hold) end
+  enter(epoch, user, month, id, kind, content, low, high, flags, over_hold)
   return verdict(GRANTED, month, flags, over_hold)
 end
 
@@ -122,16 +149,17 @@ local function admit(keys, args)
   local epoch, why = epoch_of(keys[1], args[1], args[2])
   if not epoch then return refusal(why) end
   local reply = { served(epoch) }
-  for at = 3, #args do
-    local events, ids = events_of(args[at])
-    local user = load_user(epoch, string.sub(args[at], 1, 16), ids)
-    local verdicts = {}
-    for place, event in ipairs(events) do
-      verdicts[place] = decide(epoch, user, event)
+  for number = 3, #args do
+    local group = args[number]
+    local user = load_user(epoch, string.sub(group, 1, 16), ids_of(group))
+    local verdicts, count = {}, 0
+    for at = 17, #group, EVENT_BYTES do
+      count = count + 1
+      verdicts[count] = decide(epoch, user, struct.unpack(EVENT, group, at))
     end
     write_user(epoch, user)
-    table.insert(verdicts, user.terms)
-    table.insert(reply, table.concat(verdicts))
+    verdicts[count + 1] = user.terms
+    reply[#reply + 1] = table.concat(verdicts)
   end
   return reply
 end

@@ -29,14 +29,13 @@ local function hold(keys, args)
     end
   end
   if tier > user.tier then return answer(NOT_IN_PLAN, month) end
-  local asked = { kind = kind, content = content, low = low, high = high, mark = tier }
-  local used_high, used_low, requests = used_in(month)
-  local lack, countable = lack_of(user, used_high, used_low, requests, asked)
+  local used_high, used_low = used_tokens(month)
+  local count = month.ledger[kind] + month.requests[kind]
+  local lack, countable = lack_of(user, used_high, used_low, count, kind, high, low)
   if lack and not (countable and user.records_past_limit) then return answer(lack, month) end
-  asked.admitted_at, asked.expires_at = epoch.admitted_at, expires_at
-  asked.last = struct.pack('<i8', expires_at)
-  enter(user, month, id, asked)
-  return answer(GRANTED, month, asked)
+  enter(epoch, user, month, id, kind, content, low, high, tier, struct.pack('<i8', expires_at),
+    expires_at)
+  return answer(GRANTED, month, { low = low, high = high, expires_at = expires_at })
 end
 
 register('hold', hold)

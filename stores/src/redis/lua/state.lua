@@ -118,44 +118,42 @@ end
 
 local function entry_of(raw)
   local kind, content, low, high, admitted_at, mark, last = struct.unpack(ENTRY, raw)
-  local entry = { content = content, low = low, high = high, admitted_at = admitted_at }
-  entry.mark, entry.last = mark, last
+  local expires_at = false
   if kind >= HOLD then
-    entry.kind, entry.expires_at = kind - HOLD, struct.unpack('<i8', last)
-  else
-    entry.kind = kind
+    kind, expires_at = kind - HOLD, struct.unpack('<i8', last)
   end
-  return entry
-end
-
-local function raw_of(entry)
-  local kind = entry.kind
-  if entry.expires_at then kind = kind + HOLD end
-  return struct.pack(ENTRY, kind, entry.content, entry.low, entry.high, entry.admitted_at, entry.mark,
-    entry.last)
+  return { kind = kind, content = content, low = low, high = high, admitted_at = admitted_at,
+    mark = mark, last = last, expires_at = expires_at }
 end
 
 -- Changes of a month are collected and written once, at the end of the call.
-local function put(month, id, entry)
-  local raw = raw_of(entry)
-  month.entries[id], month.writes[id], month.dirty = raw, raw, true
+local function change(month, id, raw)
+  month.entries[id], month.dirty = raw, true
+  month.changed[#month.changed + 1] = id
 end
 
-local function add(month, id, entry)
-  put(month, id, entry)
-  local high, low = plus(month.high, month.low, entry.high, entry.low)
-  if high < HALF then month.high, month.low = high, low end
-  month.requests[entry.kind] = month.requests[entry.kind] + 1
-  month.count = month.count + 1
-  if entry.expires_at then
-    month.first_expiry = math.min(month.first_expiry, entry.expires_at)
+-- An entry comes into flight: from now on its period is one of those that are looked through.
+-- `expires_at` makes it a hold.
+local function enter(epoch, user, month, id, kind, content, low, high, mark, last, expires_at)
+  local admitted_at, requests = epoch.admitted_at, month.requests
+  if expires_at then
+    change(month, id, struct.pack(ENTRY, kind + HOLD, content, low, high, admitted_at, mark, last))
+    if expires_at < month.first_expiry then month.first_expiry = expires_at end
   else
-    month.oldest = math.min(month.oldest, entry.admitted_at)
+    change(month, id, struct.pack(ENTRY, kind, content, low, high, admitted_at, mark, last))
+    if admitted_at < month.oldest then month.oldest = admitted_at end
+  end
+  local sum_high, sum_low = plus(month.high, month.low, high, low)
+  if sum_high < HALF then month.high, month.low = sum_high, sum_low end
+  requests[kind] = requests[kind] + 1
+  month.count = month.count + 1
+  if not user.listed[month.period] then
+    user.listed[month.period], user.list_changed = true, true
   end
 end
 
 local function take_out(month, id, entry)
-  month.entries[id], month.writes[id], month.dirty = false, false, true
+  change(month, id, false)
   month.high, month.low = minus(month.high, month.low, entry.high, entry.low)
   month.requests[entry.kind] = month.requests[entry.kind] - 1
   month.count = month.count - 1
@@ -229,8 +227,9 @@ local function load_month(epoch, user_id, period, ids)
     oldest = oldest,
     first_expiry = first_expiry,
     entries = entries,
-    writes = {},
+    changed = {},
     dirty = false,
+    looked_through = false,
   }
 end
 
@@ -242,19 +241,22 @@ local function in_portions(command, key, values)
 end
 
 local function write_month(epoch, month)
-  local leaving, staying = {}, { 's', struct.pack(SUMS, epoch.nonce, month.cursor, month.ledger_low,
-    month.ledger_high, month.ledger[0], month.ledger[1], month.ledger[2], month.low, month.high,
-    month.requests[0], month.requests[1], month.requests[2], month.count, month.oldest,
-    month.first_expiry) }
-  for id, raw in pairs(month.writes) do
+  local ledger, flying = month.ledger, month.requests
+  local staying = { 's', struct.pack(SUMS, epoch.nonce, month.cursor, month.ledger_low,
+    month.ledger_high, ledger[0], ledger[1], ledger[2], month.low, month.high, flying[0],
+    flying[1], flying[2], month.count, month.oldest, month.first_expiry) }
+  local leaving, count = nil, 2
+  for _, id in ipairs(month.changed) do
+    local raw = month.entries[id]
     if raw then
-      table.insert(staying, id)
-      table.insert(staying, raw)
+      staying[count + 1], staying[count + 2] = id, raw
+      count = count + 2
     else
-      table.insert(leaving, id)
+      leaving = leaving or {}
+      leaving[#leaving + 1] = id
     end
   end
-  in_portions('HDEL', month.key, leaving)
+  if leaving then in_portions('HDEL', month.key, leaving) end
   in_portions('HSET', month.key, staying)
   local quiet = month.count == 0
   -- Only a period that is over may go, and only with nothing in flight.
@@ -271,7 +273,25 @@ end
 local function load_user(epoch, id, ids)
   local key = epoch.head .. 'u' .. id
   local found = redis.call('HMGET', key, 't', 'm')
-  local user = { id = id, key = key, ids = ids, months = {}, listed = {}, terms = '' }
+  local user = {
+    id = id,
+    key = key,
+    ids = ids,
+    months = {},
+    -- How many of them are known.
+    loaded = 0,
+    listed = {},
+    list_changed = false,
+    looked_around = false,
+    terms = '',
+    gone = false,
+    valid_until = false,
+    tier = 0,
+    records_past_limit = false,
+    limit_high = false,
+    limit_low = 0,
+    request_limits = false,
+  }
   local raw = found[1]
   if raw and string.sub(raw, 1, 8) == epoch.nonce then
     user.terms = string.sub(raw, 9)
@@ -302,6 +322,7 @@ local function month_of(epoch, user, period)
   if month == nil then
     month = load_month(epoch, user.id, period, user.ids) or false
     user.months[period] = month
+    if month then user.loaded = user.loaded + 1 end
   end
   return month or nil
 end
@@ -341,14 +362,6 @@ local function ready(epoch, user, period)
   return month
 end
 
--- An entry comes into flight: from now on its period is one of those that are looked through.
-local function enter(user, month, id, entry)
-  add(month, id, entry)
-  if not user.listed[month.period] then
-    user.listed[month.period], user.list_changed = true, true
-  end
-end
-
 local function write_user(epoch, user)
   for _, month in pairs(user.months) do
     if month and month.dirty then write_month(epoch, month) end
@@ -362,29 +375,31 @@ local function write_user(epoch, user)
   end
 end
 
--- Ledger, in flight and held: tokens (high, low), requests.
-local function used_in(month)
+-- Ledger, in flight and held.
+local function used_tokens(month)
   local high, low = plus(month.ledger_high, month.ledger_low, month.high, month.low)
-  if high >= HALF then high, low = HALF - 1, HALF - 1 end
-  local ledger, flying = month.ledger, month.requests
-  return high, low, { [0] = ledger[0] + flying[0], ledger[1] + flying[1], ledger[2] + flying[2] }
+  if high >= HALF then return HALF - 1, HALF - 1 end
+  return high, low
 end
 
 local function packed_use(month)
-  local high, low, requests = used_in(month)
-  return struct.pack('<I4I4I8I8I8', low, high, requests[0], requests[1], requests[2])
+  local high, low = used_tokens(month)
+  local ledger, flying = month.ledger, month.requests
+  return struct.pack('<I4I4I8I8I8', low, high, ledger[0] + flying[0], ledger[1] + flying[1],
+    ledger[2] + flying[2])
 end
 
 local NO_USE = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
--- What keeps a request from fitting on top of `requests` and these tokens: a code and whether it
--- could be counted at all; nil when it fits.
-local function lack_of(user, high, low, requests, asked)
-  local sum_high, sum_low = plus(high, low, asked.high, asked.low)
+-- What keeps one request more of `kind` from fitting on top of `count` and these tokens: a code
+-- and whether it could be counted at all; nil when it fits.
+local function lack_of(user, high, low, count, kind, asked_high, asked_low)
+  local sum_high, sum_low = plus(high, low, asked_high, asked_low)
   if sum_high >= HALF then return TOKEN_LIMIT, false end
-  local limit = user.request_limits[asked.kind]
-  if limit and requests[asked.kind] + 1 > limit then return REQUEST_LIMIT, true end
-  if user.limit_high and above(sum_high, sum_low, user.limit_high, user.limit_low) then
+  local limit = user.request_limits[kind]
+  if limit and count + 1 > limit then return REQUEST_LIMIT, true end
+  local limit_high = user.limit_high
+  if limit_high and above(sum_high, sum_low, limit_high, user.limit_low) then
     return TOKEN_LIMIT, true
   end
   return nil
