@@ -35,6 +35,8 @@ use settings::Settings;
 /// Runs the program on this process's arguments. The exit status is 0 for success, 1 for a negative
 /// answer or a failure, 2 for wrong use.
 pub fn run() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _failpoints = stores::failpoints::set_up();
     // Help, version and wrong arguments end the process here, with 0 or 2.
     let matches = commands::program().get_matches();
     match dispatch(&matches) {

@@ -16,6 +16,10 @@
 pub mod clickhouse;
 pub mod cluster_ledger;
 pub mod cluster_status;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
+#[cfg(not(feature = "failpoints"))]
+mod failpoints;
 pub mod kafka;
 pub mod memory;
 pub mod postgres;

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use super::accounting::{Deliveries, Record, Request, Room};
 use super::settings::{KafkaSettings, MESSAGE_TIMEOUT, SettingError};
 use super::unavailable;
+use crate::failpoints::reached;
 use crate::record;
 
 /// How long the thread listens before it looks whether it is to stop.
@@ -149,6 +150,7 @@ impl KafkaEventLog {
             }
             answered
         };
+        reached("log::handed_over").await;
         match tokio::time::timeout(REPORT_TIMEOUT, answered).await {
             Ok(Ok(confirmed)) => confirmed,
             Ok(Err(_)) => Err(unavailable("its producer has stopped")),
@@ -246,6 +248,7 @@ impl EventLog for KafkaEventLog {
         if events.iter().zip(&log_times).any(|(event, log_time)| is_void(event, *log_time)) {
             return Err(AppendError::Lapsed);
         }
+        reached("log::confirmed").await;
         Ok(log_times.into_iter().map(|log_time| Appended { log_time }).collect())
     }
 }

@@ -22,6 +22,7 @@ use super::seeder::{Missing, Seeder};
 use super::shared::{CALL_MAX, Reply, Shared};
 use super::wire::{self, Told};
 use super::{RedisSettings, unavailable};
+use crate::failpoints::reached;
 
 /// How often one call reads what is missing. Each round fails only when the ledger moved on
 /// while it was read; too few refuse a busy user, too many hide a store that always lags.
@@ -203,6 +204,7 @@ fn outrun() -> Unavailable {
 #[async_trait]
 impl QuotaCounter for RedisQuotaCounter {
     async fn admit(&self, asked: &[Admission]) -> Result<Vec<Verdict>, Unavailable> {
+        reached("counter::admit").await;
         let mut verdicts: Vec<Option<Verdict>> = vec![None; asked.len()];
         let mut waiting: Vec<usize> = (0..asked.len()).collect();
         let mut unknown = Arc::new(HashSet::new());
@@ -223,6 +225,7 @@ impl QuotaCounter for RedisQuotaCounter {
         if !waiting.is_empty() {
             return Err(outrun());
         }
+        reached("counter::admitted").await;
         self.feed.vouch(&vouchers, Instant::now()).await?;
         Ok(verdicts.into_iter().flatten().collect())
     }
@@ -287,6 +290,7 @@ impl QuotaCounter for RedisQuotaCounter {
     }
 
     async fn sync(&self, synced: &Synced) -> Result<bool, Unavailable> {
+        reached("counter::sync").await;
         self.take_over_totals(synced).await
     }
 

@@ -1,0 +1,252 @@
+//! Clients that send usage, remember what they were told, and send again whatever is in doubt.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use crate::cluster::Serving;
+use crate::http::Http;
+use crate::waiting::{PATIENCE, eventually};
+
+const CLIENTS: usize = 3;
+
+/// Users on `free`: 100 000 tokens and 100 chat messages, which the load soon asks for.
+const LIMITED: usize = 8;
+
+/// Users on `professional`.
+const UNLIMITED: usize = 16;
+
+pub(crate) const TOKENS_OF_FREE: u64 = 100_000;
+pub(crate) const REQUESTS_OF_FREE: u64 = 100;
+
+/// Between a client's requests: the machine is to be busy with faults, not with load.
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// Before something is sent again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// An event as a client sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    /// Its place among the load's users.
+    pub(crate) user: usize,
+    pub(crate) id: String,
+    pub(crate) tokens: u64,
+}
+
+/// What a client was told at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// 201, 200, accepted, duplicate.
+    Acknowledged,
+    /// A limit is reached.
+    Refused,
+}
+
+/// A user of the load.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadUser {
+    pub(crate) id: String,
+    pub(crate) is_limited: bool,
+}
+
+/// Clients at work. They end, in the middle of a request, when it is dropped.
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    users: Vec<LoadUser>,
+    /// The public addresses of the ingests.
+    doors: Vec<Http>,
+    stop: AtomicBool,
+    /// Not even what was begun is finished.
+    abandoned: AtomicBool,
+    acknowledged: AtomicU64,
+    retries: AtomicU64,
+    told: Mutex<HashMap<String, (Sent, Told)>>,
+}
+
+/// What the clients sent, and what they were told of it.
+pub(crate) struct Outcome {
+    pub(crate) users: Vec<LoadUser>,
+    pub(crate) told: HashMap<String, (Sent, Told)>,
+    /// How often something was sent again because it was not answered, or with 503.
+    pub(crate) retries: u64,
+}
+
+impl Load {
+    /// Makes users, and starts clients that send through all ingests.
+    pub(crate) fn start(serving: &Serving) -> Self {
+        let shared = Arc::new(Shared {
+            users: make_users(&serving.api.http, LIMITED, UNLIMITED),
+            doors: serving.ingests.iter().map(|ingest| ingest.http.clone()).collect(),
+            stop: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            told: Mutex::default(),
+        });
+        let clients = (0..CLIENTS).map(|number| {
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.client(number))
+        });
+        let clients = clients.collect();
+        Self { shared, clients }
+    }
+
+    /// How many events are acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until that many more events are acknowledged: the service answers.
+    #[track_caller]
+    pub(crate) fn goes_on(&self, more: u64) {
+        let wanted = self.acknowledged() + more;
+        eventually("clients are acknowledged", || {
+            // One that failed is told by `finish`.
+            let failed = self.clients.iter().any(JoinHandle::is_finished);
+            (self.acknowledged() >= wanted || failed).then_some(())
+        });
+    }
+
+    /// Stops once every event is answered for good.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Outcome {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for client in self.clients.drain(..) {
+            if let Err(panic) = client.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        let told = std::mem::take(&mut *self.shared.told.lock().unwrap());
+        let retries = self.shared.retries.load(Ordering::Relaxed);
+        Outcome { users: self.shared.users.clone(), told, retries }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.abandoned.store(true, Ordering::Relaxed);
+        for client in self.clients.drain(..) {
+            // The test has failed already, for another reason.
+            drop(client.join());
+        }
+    }
+}
+
+/// Users on `free` before users on `professional`.
+pub(crate) fn make_users(admin: &Http, limited: usize, unlimited: usize) -> Vec<LoadUser> {
+    let user = |number: usize| {
+        let is_limited = number < limited;
+        let plan = if is_limited { "free" } else { "professional" };
+        let body = json!({"external_id": format!("user-{number}"), "plan": plan});
+        let made = admin.post("/api/users", &body).expect(201);
+        LoadUser { id: made["id"].as_str().unwrap().to_owned(), is_limited }
+    };
+    (0..limited + unlimited).map(user).collect()
+}
+
+impl Sent {
+    pub(crate) fn body(&self, users: &[LoadUser]) -> Value {
+        json!({
+            "user_id": users[self.user].id, "event_id": self.id, "request_type": "chat",
+            "model": "gpt-3.5-turbo", "prompt_tokens": self.tokens, "completion_tokens": 0,
+        })
+    }
+}
+
+impl Shared {
+    fn client(&self, number: usize) {
+        let mut random = StdRng::seed_from_u64(u64::try_from(number).unwrap());
+        let mut mine: Vec<Sent> = Vec::new();
+        let mut made = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let size = if random.random_bool(0.5) { 1 } else { random.random_range(2..40) };
+            let mut events: Vec<Sent> = Vec::new();
+            for _ in 0..size {
+                if !mine.is_empty() && random.random_bool(0.1) {
+                    events.push(mine[random.random_range(0..mine.len())].clone());
+                    continue;
+                }
+                made += 1;
+                events.push(Sent {
+                    user: random.random_range(0..self.users.len()),
+                    id: format!("{number}-{made}"),
+                    tokens: random.random_range(0..3000),
+                });
+            }
+            let Some(told) = self.send(&events, number) else { return };
+            for (event, told) in events.into_iter().zip(told) {
+                self.note(&event, told);
+                if told == Told::Acknowledged {
+                    mine.push(event);
+                }
+            }
+            std::thread::park_timeout(PAUSE);
+        }
+    }
+
+    fn note(&self, event: &Sent, now: Told) {
+        let mut told = self.told.lock().unwrap();
+        if let Some((_, before)) = told.insert(event.id.clone(), (event.clone(), now)) {
+            assert_eq!(before, now, "told otherwise before: {event:?}");
+        } else if now == Told::Acknowledged {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends the same body to one ingest after another until there is an answer that is not
+    /// "perhaps". `None`: abandoned.
+    fn send(&self, events: &[Sent], client: usize) -> Option<Vec<Told>> {
+        let (path, body) = if let [event] = events {
+            ("/api/tokens/track", event.body(&self.users))
+        } else {
+            let bodies = events.iter().map(|event| event.body(&self.users)).collect();
+            ("/api/tokens/track/batch?verbose=true", Value::Array(bodies))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        for door in self.doors.iter().cycle().skip(client + events.len()) {
+            if let Ok(answer) = door.try_call("POST", path, Some(&body)) {
+                // A body that was cut by a kill is no answer either.
+                if answer.status != 503 && answer.body != Value::Null {
+                    return Some(read(answer.status, &answer.body, events));
+                }
+            }
+            if self.abandoned.load(Ordering::Relaxed) {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "never answered: {body}");
+            self.retries.fetch_add(1, Ordering::Relaxed);
+            std::thread::park_timeout(RETRY);
+        }
+        None
+    }
+}
+
+/// What an answer says of each event.
+fn read(status: u16, body: &Value, events: &[Sent]) -> Vec<Told> {
+    match status {
+        429 if events.len() == 1 => return vec![Told::Refused],
+        201 | 200 if events.len() == 1 => return vec![Told::Acknowledged],
+        200 => {}
+        _ => panic!("{events:?}: {status} {body}"),
+    }
+    let results = body["results"].as_array().unwrap();
+    assert_eq!(results.len(), events.len(), "{body}");
+    let told = results.iter().map(|result| match result["status"].as_str().unwrap() {
+        "accepted" | "duplicate" => Told::Acknowledged,
+        "rejected" if result["code"].as_str().unwrap().ends_with("limit_reached") => Told::Refused,
+        other => panic!("{other}: {result}"),
+    });
+    told.collect()
+}
