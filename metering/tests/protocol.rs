@@ -23,6 +23,7 @@ mod protocol {
     pub(crate) mod actions;
     pub(crate) mod door;
     pub(crate) mod ledger;
+    pub(crate) mod random;
     pub(crate) mod rest;
     pub(crate) mod schedule;
     pub(crate) mod setup;

@@ -147,7 +147,7 @@ pub(crate) fn shorten(failure: &Failure, rules: &Rules) -> (Vec<Action>, String)
 }
 
 /// Does what is still possible of `actions`; what was done and how it failed, if it failed.
-fn replay(setup: &Setup, actions: &[Action]) -> Option<(Vec<Action>, String)> {
+pub(crate) fn replay(setup: &Setup, actions: &[Action]) -> Option<(Vec<Action>, String)> {
     let mut world = World::new(setup.clone());
     let (mut done, mut possible) = (Vec::new(), Vec::new());
     for action in actions {

@@ -189,6 +189,17 @@ impl Counter {
     /// # Errors
     /// [`Closed`] when the partition is not open.
     pub fn sync(&mut self, synced: &Synced) -> Result<(), Closed> {
+        self.settle(synced)?;
+        // Last: whoever sees the new cursor must not find a counted event still in flight.
+        self.advance(synced.partition, synced.cursor, synced.watermark)
+    }
+
+    /// The first part of [`Self::sync`]: totals become the newer ones, settled entries leave. Where
+    /// the counter is another process this takes many calls, with others in between.
+    ///
+    /// # Errors
+    /// [`Closed`] when the partition is not open.
+    pub fn settle(&mut self, synced: &Synced) -> Result<(), Closed> {
         self.served(synced.partition)?;
         for new in &synced.totals {
             let month = self.users.get_mut(new.user_id).and_then(|user| user.month(new.period));
@@ -197,11 +208,22 @@ impl Counter {
             }
         }
         synced.settled.iter().for_each(|entry| self.leave(entry));
-        // Last: whoever sees the new cursor must not find a counted event still in flight.
-        if let Some(served) = self.slot_of(synced.partition).and_then(Option::as_mut) {
-            served.cursor = served.cursor.max(synced.cursor);
-            served.watermark = served.watermark.max(synced.watermark);
-        }
+        Ok(())
+    }
+
+    /// The last part of [`Self::sync`]: cursor and watermark move forward, never back.
+    ///
+    /// # Errors
+    /// [`Closed`] when the partition is not open.
+    pub fn advance(
+        &mut self,
+        partition: Partition,
+        cursor: Offset,
+        watermark: Timestamp,
+    ) -> Result<(), Closed> {
+        let served = self.slot_of(partition).and_then(Option::as_mut).ok_or(Closed(partition))?;
+        served.cursor = served.cursor.max(cursor);
+        served.watermark = served.watermark.max(watermark);
         Ok(())
     }
 
