@@ -14,6 +14,7 @@ mod rules;
 mod contract {
     #[macro_use]
     pub(crate) mod books;
+    #[allow(dead_code, reason = "the single node's own tests use more of it")]
     pub(crate) mod counting;
     #[macro_use]
     pub(crate) mod ledger_lookup;

@@ -1,6 +1,8 @@
 //! The figures that reconciliation compares. ClickHouse is always read after the cursors, and only
 //! below them: what lies there changes no more.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use clickhouse::Row;
 use metering::Unavailable;
@@ -11,8 +13,11 @@ use serde::Deserialize;
 use sqlx::postgres::PgRow;
 use sqlx::{Acquire as _, PgConnection, Postgres, Transaction};
 
-use super::stored::{STORE, count, partition, unavailable};
-use super::{ClusterLedger, Shared, comparing, repair};
+use super::stored::{STORE, count, partition};
+use super::{ClusterLedger, Shared, ask_within, comparing, repair};
+
+/// A comparison reads every event. A server that needs longer has hung.
+pub(super) const BOOK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 #[async_trait]
 impl Books for ClusterLedger {
@@ -119,13 +124,11 @@ async fn raw(shared: &Shared) -> Result<RawBook, Unavailable> {
     };
     let (cursors, (statistics_tokens, statistics_requests)) =
         shared.postgres.within(STORE, reading).await?;
-    let RawRow { events, tokens } = shared
+    let select = shared
         .clickhouse
         .query(include_str!("sql/raw_book.sql"))
         .param("partitions", cursors.partitions)
-        .param("positions", cursors.positions)
-        .fetch_one()
-        .await
-        .map_err(unavailable)?;
+        .param("positions", cursors.positions);
+    let RawRow { events, tokens } = ask_within(BOOK_TIMEOUT, select.fetch_one()).await?;
     Ok(RawBook { events, tokens, statistics_tokens, statistics_requests })
 }

@@ -12,10 +12,10 @@ use metering::usage::{Difference, RequestType};
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _};
 
-use super::Shared;
 use super::applying::read_totals;
-use super::books::{Cursors, SNAPSHOT, patient};
+use super::books::{BOOK_TIMEOUT, Cursors, SNAPSHOT, patient};
 use super::stored::{Id, STORE, request_type, unavailable, user_id};
+use super::{Shared, ask_within};
 
 /// Differences listed at most: a broken book has as many as it has rows.
 const DIFFERENCES_MAX: usize = 100;
@@ -63,7 +63,7 @@ async fn compare_summaries(shared: &Shared) -> Result<(u64, Vec<Difference>), Un
     };
     let cursors = shared.postgres.within(STORE, reading).await?;
     let rows = shared.clickhouse.query(include_str!("sql/count_summaries.sql"));
-    let compared = rows.fetch_one::<u64>().await.map_err(unavailable)?;
+    let compared = ask_within(BOOK_TIMEOUT, rows.fetch_one::<u64>()).await?;
     let mut differences = Vec::new();
     for (statement, is_daily) in [
         (include_str!("sql/compare_daily.sql"), true),
@@ -75,7 +75,7 @@ async fn compare_summaries(shared: &Shared) -> Result<(u64, Vec<Difference>), Un
             .param("partitions", &cursors.partitions)
             .param("positions", &cursors.positions)
             .param("rows", DIFFERENCES_MAX);
-        for row in select.fetch_all::<ComparedRow>().await.map_err(unavailable)? {
+        for row in ask_within(BOOK_TIMEOUT, select.fetch_all::<ComparedRow>()).await? {
             let subject = subject(&row, is_daily)?;
             push(&subject, &SUMS, row.expected, row.found, &mut differences);
         }
@@ -148,7 +148,7 @@ impl Months {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Month>, Unavailable> {
-        let row = self.0.next().await.map_err(unavailable)?;
+        let row = ask_within(BOOK_TIMEOUT, self.0.next()).await?;
         Ok(row.map(|row| Month {
             user: user_id(row.user_id),
             period: row.period,

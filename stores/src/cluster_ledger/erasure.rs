@@ -6,7 +6,7 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use sqlx::{PgConnection, Row as _};
 
-use super::stored::{Id, STORE, unavailable};
+use super::stored::{Id, STORE};
 use super::{Shared, dead_letters};
 
 /// See `UsageReports::erase_metadata`.
@@ -22,12 +22,13 @@ pub(super) async fn erase_metadata(shared: &Shared, user: UserId) -> Result<(), 
     dead_letters::erase_metadata(shared, user).await
 }
 
-/// Empties what ClickHouse holds now, on all replicas. It rewrites a column, and takes its time.
+/// Empties what ClickHouse holds now, on all replicas. It rewrites a column and takes its time; when it
+/// takes too long it still goes on there, and who asks again finds less to do.
 pub(super) async fn erase_events(shared: &Shared, user: UserId) -> Result<(), Unavailable> {
     let erase = "ALTER TABLE token_usage UPDATE metadata = '' \
                  WHERE user_id = {user:UUID} AND metadata != '' SETTINGS mutations_sync = 2";
     let erase = shared.clickhouse.change(erase).param("user", user.to_string());
-    erase.execute().await.map_err(unavailable)
+    shared.ask(erase.execute()).await
 }
 
 /// Those of `users` who are erased.

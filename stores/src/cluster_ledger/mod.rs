@@ -51,7 +51,9 @@ const WAITING_MAX: usize = 256;
 /// How the ledger works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerSettings {
-    /// Partitions of the event log. Another number than the log has finds users in wrong ones.
+    /// Partitions of the event log. Another number than the log has finds users in wrong ones. It
+    /// changes with a new generation only, and then a retry without any time in it that crosses the
+    /// change is not recognised when its user has moved.
     pub partitions: NonZeroU32,
     /// Which log this is, from 0: `migrate --new-log` counts up.
     pub generation: u16,
@@ -103,13 +105,20 @@ impl Shared {
         &self,
         question: impl Future<Output = Result<T, ::clickhouse::error::Error>>,
     ) -> Result<T, Unavailable> {
-        let limit = self.settings.query_timeout;
-        match tokio::time::timeout(limit, question).await {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(_) => {
-                let waited = limit.as_secs();
-                Err(unavailable(format!("ClickHouse did not answer within {waited} s")))
-            }
+        ask_within(self.settings.query_timeout, question).await
+    }
+}
+
+/// Gives a question to ClickHouse up after `limit`.
+async fn ask_within<T>(
+    limit: Duration,
+    question: impl Future<Output = Result<T, ::clickhouse::error::Error>>,
+) -> Result<T, Unavailable> {
+    match tokio::time::timeout(limit, question).await {
+        Ok(answer) => answer.map_err(unavailable),
+        Err(_) => {
+            let waited = limit.as_secs();
+            Err(unavailable(format!("ClickHouse did not answer within {waited} s")))
         }
     }
 }
@@ -136,6 +145,12 @@ impl ClusterLedger {
             "tokenmeter_remembered_ids",
             Count,
             "Ids of counted events in memory, so that repeats are recognised without a question."
+        );
+        metrics::describe_gauge!(
+            "tokenmeter_duplicate_horizon_seconds",
+            Seconds,
+            "How long a retry is recognised that carries no time, by partition: less than a day while \
+             memory is full."
         );
         metrics::describe_counter!(
             "tokenmeter_id_index_lookups_total",

@@ -167,6 +167,9 @@ impl Partitions {
             let kept = if crowded { length(cursor.horizon) } else { HORIZON_MAX };
             let worth = if full { kept / 64 } else { kept / 8 };
             owned.ids.forget_before(cursor.log_time.minus(kept + MARGIN), worth);
+            let partition = cursor.partition.to_string();
+            metrics::gauge!("tokenmeter_duplicate_horizon_seconds", "partition" => partition)
+                .set(length(cursor.horizon).as_secs_f64());
         })
     }
 

@@ -2,10 +2,10 @@
 
 use metering::Unavailable;
 
-use super::Shared;
-use super::books::{Cursors, patient};
+use super::books::{BOOK_TIMEOUT, Cursors, patient};
 use super::comparing::{Month, Months};
 use super::stored::{Id, stored, unavailable};
+use super::{Shared, ask_within};
 
 /// Rows of statistics written at a time.
 const ROWS_MAX: usize = 10_000;
@@ -40,7 +40,7 @@ pub(super) async fn repair(shared: &Shared) -> Result<(), Unavailable> {
                 .change(statement)
                 .param("partitions", &cursors.partitions)
                 .param("positions", &cursors.positions);
-            statement.execute().await.map_err(unavailable)?;
+            ask_within(BOOK_TIMEOUT, statement.execute()).await?;
         }
     }
     shared.partitions.forget_totals();

@@ -73,8 +73,10 @@ async fn begin_cursor(shared: &Shared, partition: Partition) -> Result<Cursor, U
             .bind(horizon)
             .execute(shared.postgres.pool())
             .await?;
+        // Waits for a commit that is still under way, be it of an owner that has gone: otherwise it
+        // would move the cursor after it was read here.
         let select = "SELECT log_partition, position, log_time, horizon FROM cursors \
-                      WHERE log_partition = $1";
+                      WHERE log_partition = $1 FOR SHARE";
         let row = sqlx::query(select).bind(number).fetch_one(shared.postgres.pool()).await?;
         read_cursor(&row)
     };

@@ -8,14 +8,16 @@ SELECT
     sumIf(reasoning, NOT raw)) AS found
 FROM (
   SELECT
-    hour AS bucket, toUUID('00000000-0000-0000-0000-000000000000') AS user, log_partition AS place, toInt8(request_type) AS kind,
+    hour AS bucket, toUUID('00000000-0000-0000-0000-000000000000') AS user,
+    log_partition AS place, toInt8(request_type) AS kind,
     toString(model) AS model_name, toString(plan) AS plan_name,
     false AS raw, events AS kept, prompt_tokens AS prompt, completion_tokens AS completion,
     cached_tokens AS cached, reasoning_tokens AS reasoning
   FROM token_usage_hourly FINAL
   UNION ALL
   SELECT
-    e.hour, toUUID('00000000-0000-0000-0000-000000000000'), e.log_partition, toInt8(e.request_type), toString(e.model), toString(e.plan),
+    e.hour, toUUID('00000000-0000-0000-0000-000000000000'),
+    e.log_partition, toInt8(e.request_type), toString(e.model), toString(e.plan),
     true, toUInt64(0), toUInt64(e.prompt_tokens), toUInt64(e.completion_tokens),
     toUInt64(e.cached_tokens), toUInt64(e.reasoning_tokens)
   FROM (
