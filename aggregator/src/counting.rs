@@ -221,7 +221,7 @@ impl Counting {
             Ok(flush) => flush,
             Err(error) => {
                 self.backoff.pause("look up", &error).await;
-                return Ok(());
+                return self.is_still_here().await;
             }
         };
         let pending = Pending::of(&flush);
@@ -247,6 +247,19 @@ impl Counting {
                 self.backoff.pause("commit", &error).await;
                 self.resolve_doubt(pending, started).await
             }
+        }
+    }
+
+    /// After a look-up that failed. A commit that an earlier task of this partition left behind may
+    /// have moved the ledger on, and then no look-up from here succeeds any more.
+    async fn is_still_here(&self) -> Result<(), Stopped> {
+        let (partition, expected) = (self.partition, self.cursor.position);
+        match self.aggregator.ledger.take_over(partition).await {
+            Ok(Cursor { position: found, .. }) if found != expected => {
+                Err(Stopped::Lost { partition, expected, found })
+            }
+            // The records are read again; what failed shows again.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
