@@ -107,8 +107,12 @@ impl Progress {
         });
     }
 
+    /// Nothing when the partition is not this process's any more: the task that counted it may still be
+    /// on its way to its end.
     fn change(&self, partition: Partition, change: impl FnOnce(&mut PartitionProgress)) {
-        change(self.lock().entry(partition).or_default());
+        if let Some(progress) = self.lock().get_mut(&partition) {
+            change(progress);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Partition, PartitionProgress>> {
@@ -199,5 +203,17 @@ mod tests {
         assert_eq!(check(&progress).await, Ok(()), "the record has just come");
         progress.stopped(partition, &Stopped::Panicked);
         assert!(check(&progress).await.unwrap_err().starts_with("counting has stopped"));
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_left_is_not_brought_back_by_who_counted_it() {
+        let progress = Progress::new(Arc::new(ManualClock::at(at(1000))));
+        progress.assigned();
+        progress.starts(Partition::SINGLE);
+        progress.left(Partition::SINGLE);
+        progress.advanced(Partition::SINGLE, Offset::new(1), at(1000));
+        progress.serves(Partition::SINGLE, false);
+        assert_eq!(check(&progress).await, Ok(()));
+        assert!(progress.partitions().is_empty());
     }
 }

@@ -20,8 +20,10 @@ pub struct Epoch {
 /// The names in force, kept where they outlive every counter. One for each partition.
 #[async_trait]
 pub trait Epochs: Send + Sync {
-    /// Names the partition's epoch. When this answers, every later [`Self::announced`] has it.
-    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<(), Unavailable>;
+    /// Names the partition's epoch. When this answers, every later [`Self::announced`] has it. `true`:
+    /// the partition never had a name before, so nobody has published for it; of several who announce
+    /// at once only one is told so.
+    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<bool, Unavailable>;
 
     /// All names in force.
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable>;

@@ -23,14 +23,14 @@ impl PostgresEpochs {
 
 #[async_trait]
 impl Epochs for PostgresEpochs {
-    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<(), Unavailable> {
+    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<bool, Unavailable> {
         let number = i32::try_from(partition.number())
             .map_err(|_| Unavailable::new("epochs", "the partition's number is too large"))?;
-        let announce = sqlx::query(include_str!("announce_epoch.sql"))
+        let announce = sqlx::query_scalar(include_str!("announce_epoch.sql"))
             .bind(number)
             .bind(epoch.incarnation.as_str())
             .bind(epoch.nonce.cast_signed());
-        self.0.within("epochs", announce.execute(self.0.pool())).await.map(drop)
+        self.0.within("epochs", announce.fetch_one(self.0.pool())).await
     }
 
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable> {

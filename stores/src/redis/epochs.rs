@@ -26,8 +26,12 @@ impl RedisQuotaCounter {
         let call = self.shared.call(Function::Close, partition, arguments);
         self.confirmed(&link, call).await?;
         let epoch = Epoch { incarnation: link.incarnation.to_string(), nonce };
-        self.feed.announce(partition, &epoch).await?;
+        let first = self.feed.announce(partition, &epoch).await?;
         self.names().insert(partition, nonce);
+        if first {
+            // Nothing was let in before: only what is let in under an announced name is published.
+            return Ok(Duration::ZERO);
+        }
         let settings = &self.shared.settings;
         // The last admission under the old name, the slowest process that passes it on, and how
         // far clocks and log time may be off.

@@ -82,17 +82,17 @@ impl Feed {
         self.look_now().await
     }
 
-    /// Names a partition's epoch, and knows that name from then on.
+    /// Names a partition's epoch, and knows that name from then on; whether it is the first.
     pub(super) async fn announce(
         &self,
         partition: Partition,
         epoch: &Epoch,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<bool, Unavailable> {
         // With the turn taken, no look from before can bring back the old name.
         let _turn = self.looking.lock().await;
-        self.epochs.announce(partition, epoch).await?;
+        let first = self.epochs.announce(partition, epoch).await?;
         self.known().epochs.insert(partition, epoch.clone());
-        Ok(())
+        Ok(first)
     }
 
     /// Whether answers given under these epochs, all received before `since`, may be used.

@@ -15,6 +15,7 @@ macro_rules! epochs_contract {
                 nothing_is_announced_at_first,
                 each_partition_has_the_name_last_announced,
                 a_nonce_has_all_its_bits,
+                only_the_first_name_of_a_partition_is_told_to_be_it,
                 what_is_announced_at_once_ends_with_one_of_them,
             ]
         );
@@ -45,12 +46,19 @@ pub(crate) async fn a_nonce_has_all_its_bits(store: &impl Epochs) {
     }
 }
 
+pub(crate) async fn only_the_first_name_of_a_partition_is_told_to_be_it(store: &impl Epochs) {
+    let (one, other) = (Partition::new(11), Partition::new(12));
+    assert!(store.announce(one, &named("a", 1)).await.unwrap());
+    assert!(!store.announce(one, &named("a", 1)).await.unwrap());
+    assert!(!store.announce(one, &named("b", 2)).await.unwrap());
+    assert!(store.announce(other, &named("b", 3)).await.unwrap());
+}
+
 pub(crate) async fn what_is_announced_at_once_ends_with_one_of_them(store: &impl Epochs) {
     let (one, other) = (named("a", 1), named("b", 2));
     let partition = Partition::new(3);
     let both = tokio::join!(store.announce(partition, &one), store.announce(partition, &other));
-    both.0.unwrap();
-    both.1.unwrap();
+    assert_ne!(both.0.unwrap(), both.1.unwrap(), "one of them is the first");
     let announced = store.announced().await.unwrap();
     assert!(announced[&partition] == one || announced[&partition] == other, "{announced:?}");
 }

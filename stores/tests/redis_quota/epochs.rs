@@ -198,6 +198,8 @@ async fn a_close_that_is_not_announced_leaves_the_partition_closed() {
 async fn a_close_says_how_long_what_was_let_in_may_take() {
     let setting = Setting::fresh();
     let counter = setting.counter(CounterTime::Server);
+    let first = counter.close(SINGLE).await.unwrap();
+    assert_eq!(first, Duration::ZERO, "under no name before anything could be published");
     let wait = counter.close(SINGLE).await.unwrap();
     let settings = &setting.settings;
     assert!(wait > ADMISSION_WINDOW + settings.feed_delay + MARGIN + settings.clock_bound);

@@ -50,13 +50,12 @@ impl ScriptedEpochs {
 
 #[async_trait]
 impl Epochs for ScriptedEpochs {
-    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<(), Unavailable> {
+    async fn announce(&self, partition: Partition, epoch: &Epoch) -> Result<bool, Unavailable> {
         let mut state = self.state.lock().unwrap();
         if state.broken {
             return Err(Unavailable::new("accounts", "scripted"));
         }
-        state.announced.insert(partition, epoch.clone());
-        Ok(())
+        Ok(state.announced.insert(partition, epoch.clone()).is_none())
     }
 
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable> {
