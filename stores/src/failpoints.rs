@@ -20,7 +20,7 @@ pub(crate) async fn reached(name: &'static str) {
         Ok(false) => {}
         Ok(true) => {
             tracing::warn!("failpoint {name} reached: nothing goes on from here");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Err(error) => tracing::error!(%error, name, "a failpoint has panicked"),
     }

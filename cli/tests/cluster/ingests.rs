@@ -1,8 +1,13 @@
-//! Ingests that are killed, each at another point of a request.
+//! Ingests that are killed, each at another point of a request; and two that get the same event.
 
-use crate::cluster::Cluster;
-use crate::load::Load;
-use crate::settle::settle;
+use std::sync::Barrier;
+
+use serde_json::{Value, json};
+
+use crate::asking::ask;
+use crate::cluster::{Cluster, Process, Serving};
+use crate::load::{Load, make_users};
+use crate::settle::{answers, books_balance, counted, drained, letters, settle, shown};
 
 #[test]
 fn an_ingest_killed_anywhere_in_a_request_loses_and_repeats_nothing() {
@@ -20,4 +25,87 @@ fn an_ingest_killed_anywhere_in_a_request_loses_and_repeats_nothing() {
     }
     let outcome = settle(&cluster, &serving, load);
     assert!(outcome.retries > 0);
+}
+
+fn event(user: &str, id: &str, tokens: u64) -> Value {
+    json!({
+        "user_id": user, "event_id": id, "request_type": "chat", "model": "gpt-3.5-turbo",
+        "prompt_tokens": tokens, "completion_tokens": 0,
+    })
+}
+
+const TRACK: &str = "/api/tokens/track";
+
+/// The statuses of both ingests, asked at the same moment; and whether one of them had to be asked again.
+fn at_once(serving: &Serving, bodies: [&Value; 2]) -> ([u16; 2], bool) {
+    let begin = Barrier::new(2);
+    let ask_one = |ingest: &Process, body: &Value| {
+        begin.wait();
+        let (answer, again) = ask(&ingest.http, TRACK, body);
+        (answer.status, again)
+    };
+    let [first, second] = std::thread::scope(|scope| {
+        let second = scope.spawn(|| ask_one(&serving.ingests[1], bodies[1]));
+        let first = ask_one(&serving.ingests[0], bodies[0]);
+        [first, second.join().unwrap()]
+    });
+    ([first.0, second.0], first.1 || second.1)
+}
+
+#[test]
+fn of_two_ingests_with_the_same_id_at_once_one_takes_it() {
+    let cluster = Cluster::beside_others();
+    let serving = cluster.serve();
+    let users = make_users(&serving.api.http, 1, 2);
+    let [limited, unlimited, other] = [0, 1, 2].map(|place: usize| users[place].id.as_str());
+    for number in 0..60 {
+        let same = event(unlimited, &format!("same-{number}"), 7);
+        let (mut told, again) = at_once(&serving, [&same, &same]);
+        told.sort_unstable();
+        // Once the first is counted the door need not know it any more, and says 201 again. What was
+        // asked again may have been taken the first time.
+        let good = [[200, 201], [201, 201]].contains(&told) || again && told == [200, 200];
+        assert!(good, "{told:?}");
+    }
+    // 15 of 1 000 tokens are asked for at once where there is room for 10.
+    ask(&serving.ingests[0].http, TRACK, &event(limited, "most", 90_000));
+    let mut granted = 0;
+    for number in 0..15 {
+        let same = event(limited, &format!("last-{number}"), 1000);
+        let (told, _) = at_once(&serving, [&same, &same]);
+        assert!(told == [429, 429] || !told.contains(&429), "{told:?}");
+        granted += u64::from(!told.contains(&429));
+    }
+    assert_eq!(granted, 10);
+    // The same id for two things: one of them, and the other is told or set aside.
+    let mut refused = 0;
+    for number in 0..20 {
+        let id = format!("reused-{number}");
+        let (told, again) = at_once(&serving, [&event(other, &id, 5), &event(other, &id, 6)]);
+        assert!(told.contains(&201) || again && told.contains(&200), "{told:?}");
+        refused += told.iter().filter(|status| **status == 409).count();
+    }
+    drained(&cluster);
+    // And when the first is counted long since.
+    for number in 0..20 {
+        let reused = event(other, &format!("reused-{number}"), 8);
+        let (told, again) = ask(&serving.ingests[0].http, TRACK, &reused);
+        assert!([201, 409].contains(&told.status) || again, "{}", told.text);
+        refused += usize::from(told.status == 409);
+    }
+    answers(&serving, &users);
+    drained(&cluster);
+    let aside = letters(&cluster, "event_id_reused").len();
+    // What was sent twice may be set aside twice.
+    assert!(refused + aside >= 40, "{refused} refused, {aside} set aside");
+    let counted = counted(&cluster);
+    let of = |user: &str, prefix: &str| {
+        let events = counted[user].values().filter(|event| event.id.starts_with(prefix));
+        events.map(|event| event.tokens).collect::<Vec<_>>()
+    };
+    assert_eq!(of(unlimited, "same-"), [7; 60]);
+    assert_eq!(of(limited, "last-"), [1000; 10]);
+    assert_eq!(of(other, "reused-").len(), 20);
+    shown(&serving, &users, &counted);
+    books_balance(&cluster);
 }

@@ -14,6 +14,7 @@
 )]
 
 mod aggregators;
+mod asking;
 mod cluster;
 mod ingests;
 mod load;

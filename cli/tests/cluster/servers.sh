@@ -16,4 +16,9 @@ for running in /proc/[0-9]*; do
   [ "$(readlink "$running/exe")" != "$scratch/tokenmeter" ] || kill -KILL "${running#/proc/}"
 done
 "$local/down" --state "$state" --kill --purge </dev/null >"$scratch/down.log" 2>&1
+# What `up` had only begun to start has no pid file yet.
+for running in /proc/[0-9]*; do
+  [ "${running#/proc/}" = $$ ] || ! tr '\0' '\n' 2>/dev/null <"$running/cmdline" | grep -qF -- "$state/" ||
+    kill -KILL "${running#/proc/}"
+done
 rm -rf "$state" "$scratch"

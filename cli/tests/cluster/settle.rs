@@ -71,8 +71,15 @@ pub(crate) fn books_balance(cluster: &Cluster) {
     assert_eq!(books["books"].as_array().unwrap().len(), 5);
 }
 
-/// What the clients list and the ledger does not tell, and the other way round: the events of each
-/// user, by id. Fails when one is there twice.
+/// The dead letters of that reason.
+#[track_caller]
+pub(crate) fn letters(cluster: &Cluster, reason: &str) -> Vec<Value> {
+    let listed = cluster.json(&["dead-letters", "list"]);
+    let listed = listed["dead_letters"].as_array().unwrap();
+    listed.iter().filter(|letter| letter["reason"] == reason).cloned().collect()
+}
+
+/// The events of each user as the ledger has them, by id. Fails when one is there twice.
 #[track_caller]
 pub(crate) fn counted(cluster: &Cluster) -> HashMap<String, HashMap<String, Counted>> {
     let rows = stores::clickhouse(
