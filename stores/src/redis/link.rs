@@ -20,6 +20,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// have been made before the server changed its role.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
+/// How often a connection that works is asked whether it still leads to the same life of the server.
+/// A server changes its replication id beneath its clients: when it gets its first replica, or was
+/// demoted and promoted while nobody called. Those who connect later see the new one, and the epochs
+/// of the old one must then be opened anew.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
 /// Calls in one pipeline: bounds how long others wait for their turn.
 const CALLS_PER_PIPELINE: usize = 64;
 
@@ -38,6 +44,7 @@ pub(super) struct Link {
     pub(super) incarnation: Arc<str>,
     number: u64,
     made: Instant,
+    checked: Instant,
 }
 
 /// The server, connected to when needed.
@@ -68,8 +75,11 @@ impl Server {
     /// A connection that works, as far as is known.
     pub(super) async fn link(&self) -> Result<Link, Unavailable> {
         let mut state = self.state.lock().await;
-        if let Some(link) = &state.link {
-            return Ok(link.clone());
+        if let Some(link) = &mut state.link {
+            if link.checked.elapsed() < CHECK_EVERY || self.still_leads_there(link).await {
+                return Ok(link.clone());
+            }
+            state.link = None;
         }
         if let Some((at, reason)) = &state.failed
             && at.elapsed() < RETRY_AFTER
@@ -213,14 +223,7 @@ impl Server {
     async fn connect(&self, number: u64) -> Result<Link, RedisError> {
         let mut connection =
             self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
-        let server: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let replication: String =
-            redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-        let life = (field(&server, "run_id"), field(&replication, "master_replid"));
-        let (Some(run_id), Some(replication_id)) = life else {
-            return Err(RedisError::from((redis::ErrorKind::Parse, "INFO without run_id")));
-        };
-        let incarnation = format!("{run_id}:{replication_id}").into();
+        let incarnation = incarnation(&mut connection).await?;
         let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
         if let Some(policy) = field(&memory, "maxmemory_policy")
             && policy != "noeviction"
@@ -228,7 +231,19 @@ impl Server {
             tracing::warn!(policy, "Redis may evict what is in flight: set noeviction");
         }
         self.load(&mut connection).await?;
-        Ok(Link { connection, incarnation, number, made: Instant::now() })
+        let made = Instant::now();
+        Ok(Link { connection, incarnation, number, made, checked: made })
+    }
+
+    async fn still_leads_there(&self, link: &mut Link) -> bool {
+        let found = incarnation(&mut link.connection.clone()).await;
+        let same = found.is_ok_and(|found| found == link.incarnation);
+        if same {
+            link.checked = Instant::now();
+        } else {
+            tracing::warn!("Redis is not what it was any more: it is connected to anew");
+        }
+        same
     }
 
     async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
@@ -243,6 +258,17 @@ impl Server {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Which life of which server this is.
+async fn incarnation(connection: &mut MultiplexedConnection) -> Result<Arc<str>, RedisError> {
+    let server: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+    let replication: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
+    let life = (field(&server, "run_id"), field(&replication, "master_replid"));
+    let (Some(run_id), Some(replication_id)) = life else {
+        return Err(RedisError::from((redis::ErrorKind::Parse, "INFO without run_id")));
+    };
+    Ok(format!("{run_id}:{replication_id}").into())
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
