@@ -91,6 +91,19 @@ impl Cluster {
         cluster
     }
 
+    /// Processes that start from now on have another value of a setting: `REDIS_URL`.
+    pub(crate) fn change(&mut self, name: &str, value: &str) {
+        let name = format!("TOKENMETER_{name}");
+        let setting = self.settings.iter_mut().find(|(known, _)| *known == name).unwrap();
+        value.clone_into(&mut setting.1);
+    }
+
+    /// What a process of now is told: `REDIS_URL`.
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        let name = format!("TOKENMETER_{name}");
+        &self.settings.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
     /// The program with these arguments, on this installation.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.servers.scratch.join("tokenmeter"));

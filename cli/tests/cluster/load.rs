@@ -85,8 +85,17 @@ pub(crate) struct Outcome {
 impl Load {
     /// Makes users, and starts clients that send through all ingests.
     pub(crate) fn start(serving: &Serving) -> Self {
+        Self::of(serving, make_users(&serving.api.http, LIMITED, UNLIMITED))
+    }
+
+    /// Of nobody who is ever refused.
+    pub(crate) fn unlimited(serving: &Serving) -> Self {
+        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED))
+    }
+
+    fn of(serving: &Serving, users: Vec<LoadUser>) -> Self {
         let shared = Arc::new(Shared {
-            users: make_users(&serving.api.http, LIMITED, UNLIMITED),
+            users,
             doors: serving.ingests.iter().map(|ingest| ingest.http.clone()).collect(),
             stop: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -105,6 +114,15 @@ impl Load {
     /// How many events are acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// How often something was sent again so far.
+    pub(crate) fn retries(&self) -> u64 {
+        self.shared.retries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn users(&self) -> &[LoadUser] {
+        &self.shared.users
     }
 
     /// Waits until that many more events are acknowledged: the service answers.
@@ -146,10 +164,13 @@ impl Drop for Load {
 
 /// Users on `free` before users on `professional`.
 pub(crate) fn make_users(admin: &Http, limited: usize, unlimited: usize) -> Vec<LoadUser> {
+    // Several loads follow each other on one installation.
+    static MADE: AtomicU64 = AtomicU64::new(0);
     let user = |number: usize| {
         let is_limited = number < limited;
         let plan = if is_limited { "free" } else { "professional" };
-        let body = json!({"external_id": format!("user-{number}"), "plan": plan});
+        let name = format!("user-{}", MADE.fetch_add(1, Ordering::Relaxed));
+        let body = json!({"external_id": name, "plan": plan});
         let made = admin.post("/api/users", &body).expect(201);
         LoadUser { id: made["id"].as_str().unwrap().to_owned(), is_limited }
     };

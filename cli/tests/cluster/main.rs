@@ -16,6 +16,7 @@
 mod aggregators;
 mod asking;
 mod cluster;
+mod dying_servers;
 mod ingests;
 mod load;
 mod records;

@@ -18,7 +18,7 @@ const PORTS: u16 = 200;
 
 /// Servers of its own, in a folder of their own. Removed when it is dropped or this process ends.
 pub(crate) struct Servers {
-    state: PathBuf,
+    pub(crate) state: PathBuf,
     /// Logs, and the copy of the program that the tests start: another build may replace the original.
     pub(crate) scratch: PathBuf,
     /// What `up` wrote for programs.
@@ -133,10 +133,12 @@ pub(crate) fn send_signal(pid: u32, signal: &str) {
     assert!(sent.unwrap().success(), "no signal {signal} to {pid}");
 }
 
-/// The first of [`PORTS`] ports of which none is in use.
+/// The first of [`PORTS`] ports of which none is in use, and that no other instance was given.
 fn free_ports() -> u16 {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 50).unwrap();
-    let bases = (0..50).map(|next| 20_000 + (process + next) % 50 * PORTS);
+    let tries = (0..50).map(|_| TRIED.fetch_add(1, Ordering::Relaxed));
+    let bases = tries.map(|next| 20_000 + (process + next) % 50 * PORTS);
     let mut free = bases.filter(|base| {
         (*base..base + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
     });

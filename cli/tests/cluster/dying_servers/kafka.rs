@@ -1,0 +1,34 @@
+//! Brokers that are killed.
+
+use crate::cluster::Cluster;
+use crate::load::Load;
+use crate::servers::Servers;
+use crate::settle::settle;
+
+#[test]
+fn the_only_broker_killed_is_waited_for() {
+    let cluster = Cluster::alone();
+    let serving = cluster.serve();
+    let load = Load::start(&serving);
+    load.goes_on(200);
+    cluster.servers.down(&["kafka", "--kill"]);
+    cluster.servers.up(&["kafka"]);
+    load.goes_on(200);
+    let outcome = settle(&cluster, &serving, load);
+    assert!(outcome.retries > 0);
+}
+
+#[test]
+fn one_broker_of_three_killed_is_not_missed_for_long() {
+    let servers = Servers::start(&["--brokers", "3"]);
+    let cluster = Cluster::on(servers, None);
+    let serving = cluster.serve();
+    let load = Load::start(&serving);
+    load.goes_on(200);
+    cluster.servers.down(&["kafka-1", "--kill"]);
+    // The other two are enough.
+    load.goes_on(300);
+    cluster.servers.up(&["kafka-1"]);
+    load.goes_on(200);
+    settle(&cluster, &serving, load);
+}

@@ -1,0 +1,118 @@
+//! A Redis that is killed, forgets, remembers what is long past, or is replaced.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, Process, Serving};
+use crate::load::{Load, LoadUser};
+use crate::servers::Servers;
+use crate::settle::settle;
+use crate::waiting::eventually;
+
+/// Enough for a limited user or two to be at the limit, and the others on their way.
+const EVENTS: u64 = 200;
+
+#[test]
+fn whatever_becomes_of_redis_no_limit_is_passed() {
+    let servers = Servers::start(&["--replica"]);
+    let mut cluster = Cluster::on(servers, None);
+    let serving = cluster.serve();
+    // Each has users of its own, half of them just short of their limits when it happens.
+    for happens in [old_data, everything_flushed, nothing_kept] {
+        let load = Load::start(&serving);
+        load.goes_on(EVENTS);
+        happens(&cluster, &load);
+        load.goes_on(2 * EVENTS);
+        let outcome = settle(&cluster, &serving, load);
+        assert!(outcome.retries > 0);
+    }
+    replaced(&mut cluster, serving);
+}
+
+/// It is killed, and comes back as it was some time ago.
+fn old_data(cluster: &Cluster, load: &Load) {
+    let servers = &cluster.servers;
+    let [kept, old] = ["appendonlydir", "old"].map(|name| servers.state.join("redis").join(name));
+    copy(&kept, &old);
+    load.goes_on(EVENTS);
+    servers.down(&["redis", "--kill"]);
+    std::fs::remove_dir_all(&kept).unwrap();
+    copy(&old, &kept);
+    servers.up(&["redis"]);
+    assert_ne!(say(cluster.setting("REDIS_URL"), "DBSIZE"), ":0");
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+}
+
+fn everything_flushed(cluster: &Cluster, _: &Load) {
+    assert_eq!(say(cluster.setting("REDIS_URL"), "FLUSHALL"), "+OK");
+}
+
+/// It is killed, and comes back empty: without persistence.
+fn nothing_kept(cluster: &Cluster, _: &Load) {
+    cluster.servers.down(&["redis", "--kill"]);
+    cluster.servers.up(&["--redis-persistence", "none", "redis"]);
+}
+
+/// A replica takes its place, and the old one lives on: first for half of the processes, then for one.
+fn replaced(cluster: &mut Cluster, mut serving: Serving) {
+    let load = Load::start(&serving);
+    load.goes_on(EVENTS);
+    let database = cluster.setting("REDIS_URL").rsplit_once('/').unwrap().1;
+    let promoted = format!("{}{database}", cluster.servers.address("LOCAL_REDIS_REPLICA_URL"));
+    assert_ne!(say(&promoted, "DBSIZE"), ":0");
+    assert_eq!(say(&promoted, "REPLICAOF NO ONE"), "+OK");
+    cluster.change("REDIS_URL", &promoted);
+    again(cluster, &mut serving.ingests);
+    again(cluster, &mut serving.aggregators);
+    // Each partition is with one of the two; a client finds the right one.
+    load.goes_on(2 * EVENTS);
+    // All partitions go to the new one, and an ingest is left with the old one.
+    again(cluster, &mut serving.aggregators);
+    for user in load.users().iter().filter(|user| !user.is_limited) {
+        eventually("the new Redis admits", || {
+            [200, 201].contains(&track(&serving.ingests[1], user, "new")).then_some(())
+        });
+    }
+    for round in 0..20 {
+        for user in load.users() {
+            let status = track(&serving.ingests[0], user, &format!("old-{round}"));
+            assert_eq!(status, 503, "the deposed Redis admits {user:?}");
+        }
+    }
+    load.goes_on(2 * EVENTS);
+    again(cluster, &mut serving.ingests);
+    serving.api = cluster.restart(serving.api, "");
+    settle(cluster, &serving, load);
+}
+
+/// Kills the first one, and starts it with the settings of now, as the last.
+fn again(cluster: &Cluster, processes: &mut Vec<Process>) {
+    let first = processes.remove(0);
+    processes.push(cluster.restart(first, ""));
+}
+
+fn track(ingest: &Process, user: &LoadUser, id: &str) -> u16 {
+    let body = json!({
+        "user_id": user.id, "event_id": format!("afterwards-{id}"), "request_type": "chat",
+        "model": "gpt-3.5-turbo", "prompt_tokens": 0, "completion_tokens": 0,
+    });
+    ingest.http.post("/api/tokens/track", &body).status
+}
+
+/// A command whose arguments need no quotes, in the URL's database; the first line of the reply.
+#[track_caller]
+fn say(url: &str, command: &str) -> String {
+    let (address, database) = url.trim_start_matches("redis://").split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("SELECT {database}\r\n{command}\r\n").as_bytes()).unwrap();
+    let mut replies = BufReader::new(stream).lines();
+    assert_eq!(replies.next().unwrap().unwrap(), "+OK");
+    replies.next().unwrap().unwrap()
+}
