@@ -81,17 +81,20 @@ impl Cluster {
         id.context("Postgres keeps an id of the event log that is none")
     }
 
-    /// Refuses a topic that is not the one that was counted so far.
+    /// Refuses a topic that is not the one that was counted so far, or does not hold what was counted.
+    /// Call it within a runtime.
     pub(crate) async fn check_topic(&self) -> anyhow::Result<()> {
-        let (found, expected) =
-            (KafkaAdmin::new(&self.kafka())?.check_topic().await?, self.topic_id()?);
+        let admin = KafkaAdmin::new(&self.kafka())?;
+        let (found, expected) = (admin.check_topic().await?, self.topic_id()?);
         let topic = &self.generation.topic;
         anyhow::ensure!(
             found == expected,
             "the topic {topic} is not the event log that was counted so far ({found}, not \
              {expected}): it was made anew. `tokenmeter migrate --new-log` begins to count it"
         );
-        Ok(())
+        let books = self.ledger().partitions().await?;
+        let cursors: Vec<_> = books.iter().map(|book| (book.partition, book.range.end)).collect();
+        Ok(admin.check_reaches(&cursors).await?)
     }
 
     /// Call it within a runtime.

@@ -29,7 +29,9 @@ pub(super) fn migrate(
         let log = log(context, settings, current, args.new_log).await?;
         log_generations::start(&postgres, &log).await?;
         // Also when a migration before this one ended in between.
-        Cluster::connect(settings).await?.ledger().start_generation().await?;
+        let cluster = Cluster::connect(settings).await?;
+        cluster.ledger().start_generation().await?;
+        cluster.check_topic().await?;
         anyhow::Ok((steps, log))
     })?;
     let [postgres, clickhouse] = steps;

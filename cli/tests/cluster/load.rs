@@ -93,6 +93,11 @@ impl Load {
         Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED))
     }
 
+    /// Of users most of whom are at their limits after some 700 events.
+    pub(crate) fn crowded(serving: &Serving) -> Self {
+        Self::of(serving, make_users(&serving.api.http, LIMITED, 2))
+    }
+
     fn of(serving: &Serving, users: Vec<LoadUser>) -> Self {
         let shared = Arc::new(Shared {
             users,

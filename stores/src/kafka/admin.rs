@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::Unavailable;
+use metering::usage::{Offset, Partition};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
@@ -57,6 +58,24 @@ impl KafkaAdmin {
     pub async fn check_topic(&self) -> Result<TopicId, TopicError> {
         self.check(None).await?;
         self.topic_id().await
+    }
+
+    /// Checks that the topic holds what was counted: up to these offsets, read before this is asked.
+    ///
+    /// # Errors
+    /// [`TopicError::Shorter`]: it does not.
+    pub async fn check_reaches(&self, cursors: &[(Partition, Offset)]) -> Result<(), TopicError> {
+        let generation = self.settings.generation();
+        for found in self.describe().await?.partitions {
+            let partition = Partition::new(found.partition);
+            let end = generation.offset(found.end)?;
+            let cursor = cursors.iter().find(|(one, _)| *one == partition);
+            if let Some((_, counted)) = cursor.copied().filter(|(_, counted)| *counted > end) {
+                let topic = self.settings.topic.clone();
+                return Err(TopicError::Shorter { topic, partition, end, counted });
+            }
+        }
+        Ok(())
     }
 
     /// Which topic this is.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use metering::Unavailable;
+use metering::usage::{Offset, Partition};
 
 /// How the topic is made, besides name and partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,22 @@ pub enum TopicError {
         topic: String,
         /// In what; at least one.
         differences: Vec<TopicDifference>,
+    },
+    /// It lacks records that were counted.
+    #[error(
+        "partition {partition} of the Kafka topic {topic} ends at {end}, but it is counted up to \
+         {counted}: its records are gone, or this is an older copy. `tokenmeter migrate --new-log \
+         --kafka-topic ANOTHER` begins to count another topic"
+    )]
+    Shorter {
+        /// Its name.
+        topic: String,
+        /// The first partition that ends too early.
+        partition: Partition,
+        /// Where it ends.
+        end: Offset,
+        /// Where counting stands.
+        counted: Offset,
     },
 }
 

@@ -3,4 +3,5 @@
 
 mod databases;
 mod kafka;
+mod logs;
 mod redis;

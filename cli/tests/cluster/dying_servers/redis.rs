@@ -8,27 +8,29 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::cluster::{Cluster, Process, Serving};
-use crate::load::{Load, LoadUser};
+use crate::load::{Load, LoadUser, Outcome, Told};
 use crate::servers::Servers;
 use crate::settle::settle;
 use crate::waiting::eventually;
 
-/// Enough for a limited user or two to be at the limit, and the others on their way.
-const EVENTS: u64 = 200;
+/// After these the limited users have most of what they may have.
+const EVENTS: u64 = 400;
+
+/// Between two things that happen: after two or three times as many they have all of it.
+const MORE: u64 = 150;
 
 #[test]
 fn whatever_becomes_of_redis_no_limit_is_passed() {
     let servers = Servers::start(&["--replica"]);
     let mut cluster = Cluster::on(servers, None);
     let serving = cluster.serve();
-    // Each has users of its own, half of them just short of their limits when it happens.
+    // Each has users of its own, most of them just short of their limits when it happens.
     for happens in [old_data, everything_flushed, nothing_kept] {
-        let load = Load::start(&serving);
+        let load = Load::crowded(&serving);
         load.goes_on(EVENTS);
         happens(&cluster, &load);
-        load.goes_on(2 * EVENTS);
-        let outcome = settle(&cluster, &serving, load);
-        assert!(outcome.retries > 0);
+        load.goes_on(2 * MORE);
+        some_refused(&settle(&cluster, &serving, load));
     }
     replaced(&mut cluster, serving);
 }
@@ -38,7 +40,7 @@ fn old_data(cluster: &Cluster, load: &Load) {
     let servers = &cluster.servers;
     let [kept, old] = ["appendonlydir", "old"].map(|name| servers.state.join("redis").join(name));
     copy(&kept, &old);
-    load.goes_on(EVENTS);
+    load.goes_on(MORE);
     servers.down(&["redis", "--kill"]);
     std::fs::remove_dir_all(&kept).unwrap();
     copy(&old, &kept);
@@ -62,7 +64,7 @@ fn nothing_kept(cluster: &Cluster, _: &Load) {
 
 /// A replica takes its place, and the old one lives on: first for half of the processes, then for one.
 fn replaced(cluster: &mut Cluster, mut serving: Serving) {
-    let load = Load::start(&serving);
+    let load = Load::crowded(&serving);
     load.goes_on(EVENTS);
     let database = cluster.setting("REDIS_URL").rsplit_once('/').unwrap().1;
     let promoted = format!("{}{database}", cluster.servers.address("LOCAL_REDIS_REPLICA_URL"));
@@ -72,7 +74,7 @@ fn replaced(cluster: &mut Cluster, mut serving: Serving) {
     again(cluster, &mut serving.ingests);
     again(cluster, &mut serving.aggregators);
     // Each partition is with one of the two; a client finds the right one.
-    load.goes_on(2 * EVENTS);
+    load.goes_on(MORE);
     // All partitions go to the new one, and an ingest is left with the old one.
     again(cluster, &mut serving.aggregators);
     for user in load.users().iter().filter(|user| !user.is_limited) {
@@ -86,10 +88,17 @@ fn replaced(cluster: &mut Cluster, mut serving: Serving) {
             assert_eq!(status, 503, "the deposed Redis admits {user:?}");
         }
     }
-    load.goes_on(2 * EVENTS);
+    load.goes_on(MORE);
     again(cluster, &mut serving.ingests);
     serving.api = cluster.restart(serving.api, "");
-    settle(cluster, &serving, load);
+    some_refused(&settle(cluster, &serving, load));
+}
+
+/// Limits were reached, and what was answered with 503 was sent again.
+#[track_caller]
+fn some_refused(outcome: &Outcome) {
+    assert!(outcome.retries > 0);
+    assert!(outcome.told.values().any(|(_, told)| *told == Told::Refused), "nothing was refused");
 }
 
 /// Kills the first one, and starts it with the settings of now, as the last.
