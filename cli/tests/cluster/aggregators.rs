@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::load::Load;
-use crate::settle::{drained, settle};
+use crate::settle::{drained, limits_were_reached, settle};
 use crate::waiting::eventually;
 
 /// Every step of a commit, and what follows it.
@@ -37,7 +37,7 @@ fn an_aggregator_killed_at_any_step_of_a_commit_leaves_nothing_out_and_counts_no
         serving.aggregators.push(cluster.restart(victim, ""));
         load.goes_on(50);
     }
-    settle(&cluster, &serving, load);
+    assert!(limits_were_reached(&settle(&cluster, &serving, load)));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_aggregator_stopped_past_its_session_changes_nothing_when_it_goes_on() {
     zombie.signal("CONT");
     load.goes_on(100);
     serving.aggregators.push(cluster.restart(zombie, ""));
-    settle(&cluster, &serving, load);
+    assert!(limits_were_reached(&settle(&cluster, &serving, load)));
 }
 
 #[test]
@@ -85,5 +85,5 @@ fn aggregators_that_join_and_leave_all_the_time_count_everything_once() {
             assert_eq!(guest.terminate().code(), Some(0));
         }
     }
-    settle(&cluster, &serving, load);
+    assert!(limits_were_reached(&settle(&cluster, &serving, load)));
 }

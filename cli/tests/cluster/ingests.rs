@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use crate::asking::ask;
 use crate::cluster::{Cluster, Process, Serving};
 use crate::load::{Load, make_users};
-use crate::settle::{answers, books_balance, counted, drained, letters, settle, shown};
+use crate::settle::{
+    answers, books_balance, counted, drained, letters, limits_were_reached, settle, shown,
+};
+use crate::stores;
+use crate::waiting::eventually;
 
 #[test]
 fn an_ingest_killed_anywhere_in_a_request_loses_and_repeats_nothing() {
@@ -24,7 +28,45 @@ fn an_ingest_killed_anywhere_in_a_request_loses_and_repeats_nothing() {
         load.goes_on(300);
     }
     let outcome = settle(&cluster, &serving, load);
-    assert!(outcome.retries > 0);
+    assert!(outcome.retries > 0 && limits_were_reached(&outcome));
+}
+
+#[test]
+fn what_an_ingest_publishes_too_late_is_void_and_sent_again() {
+    let cluster = Cluster::beside_others();
+    let mut serving = cluster.serve();
+    let load = Load::start(&serving);
+    load.goes_on(800);
+    // Longer than the admission window, between admission and log, as a process that was paused.
+    let victim = serving.ingests.remove(0);
+    let late = cluster.restart(victim, "counter::admitted=20*off->3*sleep(11000)->off");
+    serving.ingests.push(late);
+    let void = "SELECT sum(void)::bigint FROM cursors";
+    eventually("something was too late", || {
+        (stores::postgres_numbers(&cluster.postgres_url, void)[0][0] > 0).then_some(())
+    });
+    load.goes_on(900);
+    let outcome = settle(&cluster, &serving, load);
+    assert!(outcome.retries > 0 && limits_were_reached(&outcome));
+}
+
+#[test]
+fn all_processes_killed_at_once_and_started_again_go_on_where_they_were() {
+    let cluster = Cluster::beside_others();
+    let mut serving = cluster.serve();
+    let load = Load::start(&serving);
+    for _ in 0..2 {
+        load.goes_on(800);
+        let all = [&mut serving.api].into_iter();
+        let all = all.chain(&mut serving.ingests).chain(&mut serving.aggregators);
+        all.for_each(Process::kill);
+        serving.api = cluster.restart(serving.api, "");
+        let restarted = |process| cluster.restart(process, "");
+        serving.ingests = serving.ingests.into_iter().map(restarted).collect();
+        serving.aggregators = serving.aggregators.into_iter().map(restarted).collect();
+    }
+    let outcome = settle(&cluster, &serving, load);
+    assert!(outcome.retries > 0 && limits_were_reached(&outcome));
 }
 
 fn event(user: &str, id: &str, tokens: u64) -> Value {

@@ -32,6 +32,11 @@ pub(crate) fn settle(cluster: &Cluster, serving: &Serving, load: Load) -> Outcom
     outcome
 }
 
+/// Without it a run shows nothing about limits.
+pub(crate) fn limits_were_reached(outcome: &Outcome) -> bool {
+    outcome.told.values().any(|(_, told)| *told == Told::Refused)
+}
+
 /// The service is back by itself: through every ingest, events of users of all partitions are
 /// recorded.
 #[track_caller]
