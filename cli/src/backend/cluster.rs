@@ -112,6 +112,7 @@ impl Cluster {
         };
         let settings = RedisSettings {
             clock_bound: self.settings.clock_bound,
+            generation: self.generation.number,
             ..RedisSettings::new(self.settings.redis_url.clone(), self.generation.partitions)
         };
         let epochs = Arc::new(PostgresEpochs::new(self.postgres.clone()));

@@ -52,6 +52,7 @@ pub(super) struct Server {
     client: Client,
     config: AsyncConnectionConfig,
     library: Library,
+    generation: u16,
     state: Mutex<State>,
 }
 
@@ -69,7 +70,8 @@ impl Server {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.response_timeout));
-        Ok(Self { client, config, library: Library::new(), state: Mutex::default() })
+        let (library, state) = (Library::new(), Mutex::default());
+        Ok(Self { client, config, library, generation: settings.generation, state })
     }
 
     /// A connection that works, as far as is known.
@@ -223,7 +225,7 @@ impl Server {
     async fn connect(&self, number: u64) -> Result<Link, RedisError> {
         let mut connection =
             self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
-        let incarnation = incarnation(&mut connection).await?;
+        let incarnation = self.incarnation(&mut connection).await?;
         let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
         if let Some(policy) = field(&memory, "maxmemory_policy")
             && policy != "noeviction"
@@ -236,7 +238,7 @@ impl Server {
     }
 
     async fn still_leads_there(&self, link: &mut Link) -> bool {
-        let found = incarnation(&mut link.connection.clone()).await;
+        let found = self.incarnation(&mut link.connection.clone()).await;
         let same = found.is_ok_and(|found| found == link.incarnation);
         if same {
             link.checked = Instant::now();
@@ -244,6 +246,22 @@ impl Server {
             tracing::warn!("Redis is not what it was any more: it is connected to anew");
         }
         same
+    }
+
+    /// Which life of which server this is, and which log it counts for: an ingest that still writes to
+    /// a log that is not counted any more must find no epoch of its own.
+    async fn incarnation(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Arc<str>, RedisError> {
+        let server: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+        let replication = redis::cmd("INFO").arg("replication").to_owned();
+        let replication: String = replication.query_async(connection).await?;
+        let life = (field(&server, "run_id"), field(&replication, "master_replid"));
+        let (Some(run_id), Some(replication_id)) = life else {
+            return Err(RedisError::from((redis::ErrorKind::Parse, "INFO without run_id")));
+        };
+        Ok(format!("{run_id}:{replication_id}:{}", self.generation).into())
     }
 
     async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
@@ -258,17 +276,6 @@ impl Server {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Which life of which server this is.
-async fn incarnation(connection: &mut MultiplexedConnection) -> Result<Arc<str>, RedisError> {
-    let server: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
-    let replication: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
-    let life = (field(&server, "run_id"), field(&replication, "master_replid"));
-    let (Some(run_id), Some(replication_id)) = life else {
-        return Err(RedisError::from((redis::ErrorKind::Parse, "INFO without run_id")));
-    };
-    Ok(format!("{run_id}:{replication_id}").into())
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

@@ -22,6 +22,9 @@ pub struct RedisSettings {
     pub prefix: String,
     /// How many partitions the event log has; fixed when the log is made.
     pub partitions: NonZeroU32,
+    /// Which generation of the event log is counted. A process that writes to another one admits
+    /// nothing.
+    pub generation: u16,
     /// How far the clocks of all machines may lie apart. Too small: a limit may be passed when a
     /// server is replaced. Too large: a replaced server is back later.
     pub clock_bound: Duration,
@@ -45,6 +48,7 @@ impl RedisSettings {
             url: url.into(),
             prefix: "tm:".into(),
             partitions,
+            generation: 0,
             clock_bound: Duration::from_secs(1),
             feed_delay: Duration::from_secs(1),
             feed_poll: Duration::from_millis(500),
