@@ -68,6 +68,8 @@ impl Cluster {
     pub(crate) fn kafka(&self) -> KafkaSettings {
         let Self { settings, generation, .. } = self;
         KafkaSettings {
+            // Several installations may share the brokers.
+            group: format!("tokenmeter-aggregator.{}", generation.topic),
             topic: generation.topic.clone(),
             partitions: generation.partitions,
             generation: generation.number,
