@@ -64,5 +64,13 @@ clickhouse_ready() {
   [[ $line == *" 200 "* ]]
 }
 
-clickhouse_retry() { return 1; }
+# The threads of a killed one may hold its port for another moment.
+clickhouse_retries=0
+clickhouse_retry() {
+  grep -q 'Address already in use' "$state/log/clickhouse.log" || return 1
+  clickhouse_retries=$((clickhouse_retries + 1))
+  [ "$clickhouse_retries" -le 10 ] || return 1
+  sleep 0.3
+  clickhouse_start
+}
 clickhouse_after() { :; }
