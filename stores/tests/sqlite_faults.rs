@@ -53,6 +53,7 @@ fn dense_ids(records: &[LogRecord]) -> Vec<String> {
     let id = |record: &LogRecord| match &record.payload {
         Payload::Event(admitted) => admitted.event.event_id.as_str().to_owned(),
         Payload::Undecodable { reason, .. } => panic!("undecodable: {reason}"),
+        Payload::Tick(_) => panic!("a tick"),
     };
     records.iter().map(id).collect()
 }

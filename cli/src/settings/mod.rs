@@ -298,7 +298,9 @@ fn roles(text: &str) -> Result<Roles, String> {
             "aggregator" => roles.aggregator = true,
             "api" => roles.api = true,
             _ => {
-                return Err(format!("there is no role {role:?}; there are ingest, aggregator, api"));
+                return Err(format!(
+                    "there is no role {role:?}; there are ingest, aggregator, api"
+                ));
             }
         }
     }
