@@ -18,6 +18,10 @@ const CATCH_UP_RECORDS_MAX: u64 = 300_000;
 /// Read at a time while catching up.
 const CATCH_UP_RECORDS: usize = 30_000;
 
+/// A store that is just starting fails once or twice; to open anew costs much longer. Counting waits
+/// meanwhile.
+const CATCH_UP_TRIES: u32 = 4;
+
 /// Between two tries to close or open. Counting goes on meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,13 +63,14 @@ impl Counting {
     pub(crate) async fn take_over_counter(&mut self) {
         self.serving = Serving::No;
         self.aggregator.progress.serves(self.partition, false);
-        match self.catch_up().await {
-            Ok(true) => self.opened("admissions go on"),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the counter cannot be taken over: it is opened anew");
+        for _ in 0..CATCH_UP_TRIES {
+            match self.catch_up().await {
+                Ok(true) => return self.opened("admissions go on"),
+                Ok(false) => return,
+                Err(error) => self.backoff.pause("take over the counter", &error).await,
             }
         }
+        tracing::warn!(partition = %self.partition, "the counter cannot be taken over");
     }
 
     /// Brings the counter from what it knows up to the cursor; `false`: it is not open, or too far

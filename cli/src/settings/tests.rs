@@ -76,8 +76,27 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     assert!(wrong(&["tokenmeter", "--role", "api"]).contains("all roles"));
     assert!(wrong(&["tokenmeter", "--role", "spam"]).contains("no role \"spam\""));
     assert!(read(&["tokenmeter", "--role", "api,ingest", "--role", "aggregator"]).0.is_ok());
-    let program = crate::commands::program();
-    assert!(program.try_get_matches_from(["tokenmeter", "--redis-url", "x"]).is_err());
+}
+
+#[test]
+fn a_cluster_has_all_four_servers_or_none() {
+    let servers = [
+        ["--kafka-brokers", "127.0.0.1:9092"],
+        ["--redis-url", "redis://127.0.0.1/"],
+        ["--clickhouse-url", "http://127.0.0.1:8123"],
+        ["--postgres-url", "postgres://127.0.0.1/t"],
+    ];
+    let all: Vec<&str> =
+        ["tokenmeter"].into_iter().chain(servers.as_flattened().to_vec()).collect();
+    let cluster = |arguments: &[&str]| read(arguments).0.unwrap().cluster;
+    assert!(cluster(&["tokenmeter"]).is_none());
+    let found = cluster(&all).unwrap();
+    assert_eq!((found.topic.as_str(), found.partitions.get()), ("usage-events.v1", 64));
+    let one_role: Vec<&str> = all.iter().copied().chain(["--role", "ingest"]).collect();
+    let roles = read(&one_role).0.unwrap().roles;
+    assert!(roles.ingest && !roles.aggregator && !roles.api);
+    let error = read(&all[..7]).0.unwrap_err().to_string();
+    assert!(error.contains("all four servers; missing: --postgres-url"), "{error}");
 }
 
 #[test]
