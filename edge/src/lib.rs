@@ -21,6 +21,7 @@ mod serve;
 mod success;
 pub mod telemetry;
 mod throttle;
+mod unread;
 
 pub use app::app;
 pub use auth::{Caller, Verifier, access_token, api_key};

@@ -1,5 +1,6 @@
 //! Serves a listener: bounded in connections and patience, drained at the end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 use tower::Service;
 
 use crate::client_address::{self, Network};
+use crate::unread::Unread;
 
 /// Read buffer of a connection. Heads beyond it are 431; a larger one lets idle clients hold more.
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -137,12 +140,10 @@ impl Connection {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let Self { app, peer, trusted, _permit } = self;
-        let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let client = client_address::of_request(peer, request.headers(), &trusted);
             request.extensions_mut().insert(client);
-            // A router is always ready.
-            app.clone().call(request)
+            answer(app.clone(), request)
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
@@ -150,4 +151,15 @@ impl Connection {
         }
         open.decrement(1.0);
     }
+}
+
+async fn answer(mut app: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    if request.body().is_end_stream() {
+        return app.call(request.map(|_| Body::empty())).await;
+    }
+    let unread = Unread::default();
+    // A router is always ready.
+    let mut response = app.call(request.map(|body| Body::new(unread.lend(body)))).await?;
+    unread.finish(&mut response).await;
+    Ok(response)
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use edge::{ClientAddress, Limits, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -85,6 +86,36 @@ async fn a_slow_head_is_given_up() {
     let running = start(hello(), limits).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    is_closed(&mut stream).await;
+}
+
+/// Refuses without a look at the body.
+fn refusing() -> Router {
+    hello().route("/refused", post(async || (StatusCode::UNAUTHORIZED, "refused")))
+}
+
+const REFUSED: &[u8] = b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_outlives_a_refusal_whose_body_comes_later() {
+    let running = start(refusing(), Limits::default()).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(REFUSED).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stream.write_all(b"body").await.unwrap();
+    let refused = answer(&mut stream, "refused").await;
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    ask(&mut stream, "/").await;
+    answer(&mut stream, "hello").await;
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_does_not_come_ends_the_connection_and_says_so() {
+    let running = start(refusing(), Limits::default()).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(REFUSED).await.unwrap();
+    let refused = answer(&mut stream, "refused").await;
+    assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
     is_closed(&mut stream).await;
 }
 
