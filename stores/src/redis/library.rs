@@ -9,8 +9,10 @@ use std::fmt::Write;
 use metering::quota::{ADMISSION_WINDOW, MARGIN};
 use sha2::{Digest, Sha256};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
+    include_str!("lua/numbers.lua"),
     include_str!("lua/state.lua"),
+    include_str!("lua/limits.lua"),
     include_str!("lua/admit.lua"),
     include_str!("lua/hold.lua"),
     include_str!("lua/release.lua"),

@@ -30,7 +30,7 @@ local function hold(keys, args)
   end
   if tier > user.tier then return answer(NOT_IN_PLAN, month) end
   local used_high, used_low = used_tokens(month)
-  local count = month.ledger[kind] + month.requests[kind]
+  local count = month.ledger[kind + 1] + month.requests[kind + 1]
   local lack, countable = lack_of(user, used_high, used_low, count, kind, high, low)
   if lack and not (countable and user.records_past_limit) then return answer(lack, month) end
   enter(epoch, user, month, id, kind, content, low, high, tier, struct.pack('<i8', expires_at),

@@ -12,7 +12,7 @@ local function release(keys, args)
     local month = month_of(epoch, user, period)
     local entry = month and entry_in(month, id)
     if entry and entry.expires_at and epoch.now < entry.expires_at then
-      take_out(month, id, entry)
+      take_out(month, id, entry.kind, entry.low, entry.high)
       write_user(epoch, user)
       return { served(epoch), '1' }
     end

@@ -7,6 +7,8 @@
 --         tokens and requests, then the digests of the events that leave
 -- Reply: {why not} or {served}.
 
+-- The tokens of an ENTRY, low and high, which stand there from the 10th byte on.
+local ENTRY_TOKENS = '<I4I4'
 local MONTH = '<c16c4Bc8I4I4I8I8I8'
 
 local function settle(keys, args)
@@ -19,17 +21,19 @@ local function settle(keys, args)
       struct.unpack(MONTH, raw)
     local ids = {}
     for place = at, #raw, 16 do
-      table.insert(ids, string.sub(raw, place, place + 15))
+      ids[#ids + 1] = string.sub(raw, place, place + 15)
     end
     local month = load_month(epoch, user_id, period, ids)
     if month then
       if brings == 1 and later(cursor, month.cursor) then
         month.cursor, month.ledger_high, month.ledger_low = cursor, high, low
-        month.ledger, month.dirty = { [0] = chats, checks, prompts }, true
+        month.ledger, month.dirty = { chats, checks, prompts }, true
       end
       for _, id in ipairs(ids) do
-        local entry = entry_in(month, id)
-        if entry and not entry.expires_at then take_out(month, id, entry) end
+        -- Not as a table of its own: there are many.
+        local entry = month.entries[id]
+        local kind = entry and string.byte(entry)
+        if kind and kind < HOLD then take_out(month, id, kind, struct.unpack(ENTRY_TOKENS, entry, 10)) end
       end
       if month.dirty then write_month(epoch, month) end
     end

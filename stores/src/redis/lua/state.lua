@@ -1,9 +1,5 @@
 -- state.lua. What all functions of the library share: the epoch, users, months, entries.
 --
--- The file stands before the others in one function library; in front of it the adapter writes
---   PREFIX   what the names of its functions begin with (a digest of the sources)
---   REACH    ADMISSION_WINDOW + MARGIN in milliseconds
---
 -- Keys: all begin with the same head that holds the partition's hash tag, so they share a slot.
 --   <head>e                    string  the epoch: open (1 byte), nonce (8), cursor (8), watermark (8), incarnation
 --   <head>u<user>              hash    t: nonce, terms   m: nonce, the periods with something in flight
@@ -12,13 +8,8 @@
 -- flight is only known here. Numbers are little endian. Whatever carries another nonce than the
 -- epoch's is as if it were not there.
 --
--- Lua's numbers are doubles, exact up to 2^53. Tokens, which may be more, are two halves of 32
--- bits, here always named high and low; cursors and versions are compared by halves too. Request
--- counts and times stay below 2^53.
---
 -- While a library is loaded none of Lua's own libraries is there yet: no calls outside functions.
 
-local HALF = 4294967296
 local NEVER = 253402300799999
 local DAY_SECONDS = 86400
 local MILLIS_PER_DAY = 86400000
@@ -68,6 +59,8 @@ local function epoch_of(key, incarnation, given)
     admitted_at = math.max(now, watermark),
     reach = math.min(now, watermark) - REACH,
     head = string.sub(key, 1, -2),
+    -- Which periods are known to have ended.
+    over = {},
   }
 end
 
@@ -80,32 +73,10 @@ local function served(epoch)
   return struct.pack('<Bc8c8i8', SERVING, epoch.nonce, epoch.cursor, epoch.admitted_at)
 end
 
--- Both sums may be HALF or more in `high`: then they do not fit.
-local function plus(high, low, more_high, more_low)
-  high, low = high + more_high, low + more_low
-  if low >= HALF then return high + 1, low - HALF end
-  return high, low
-end
-
-local function minus(high, low, less_high, less_low)
-  high, low = high - less_high, low - less_low
-  if low < 0 then return high - 1, low + HALF end
-  return high, low
-end
-
-local function above(high, low, other_high, other_low)
-  return high > other_high or (high == other_high and low > other_low)
-end
-
--- Two numbers of 8 bytes.
-local function later(one, other)
-  local one_low, one_high = struct.unpack('<I4I4', one)
-  local low, high = struct.unpack('<I4I4', other)
-  return above(one_high, one_low, high, low)
-end
-
 -- Whether the period (4 bytes: year * 12 + month - 1) has ended: days by the civil calendar.
 local function is_over(epoch, period)
+  local known = epoch.over[period]
+  if known ~= nil then return known end
   local next = struct.unpack('<i4', period) + 1
   local year, month = math.floor(next / 12), next % 12 + 1
   if month <= 2 then year = year - 1 end
@@ -113,7 +84,9 @@ local function is_over(epoch, period)
   local of_era = year - era * 400
   local of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5)
   local days = of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year
-  return epoch.now >= (era * 146097 + days - 719468) * MILLIS_PER_DAY
+  local over = epoch.now >= (era * 146097 + days - 719468) * MILLIS_PER_DAY
+  epoch.over[period] = over
+  return over
 end
 
 local function entry_of(raw)
@@ -145,21 +118,21 @@ local function enter(epoch, user, month, id, kind, content, low, high, mark, las
   end
   local sum_high, sum_low = plus(month.high, month.low, high, low)
   if sum_high < HALF then month.high, month.low = sum_high, sum_low end
-  requests[kind] = requests[kind] + 1
+  requests[kind + 1] = requests[kind + 1] + 1
   month.count = month.count + 1
   if not user.listed[month.period] then
     user.listed[month.period], user.list_changed = true, true
   end
 end
 
-local function take_out(month, id, entry)
+local function take_out(month, id, kind, low, high)
   change(month, id, false)
-  month.high, month.low = minus(month.high, month.low, entry.high, entry.low)
-  month.requests[entry.kind] = month.requests[entry.kind] - 1
+  month.high, month.low = minus(month.high, month.low, high, low)
+  month.requests[kind + 1] = month.requests[kind + 1] - 1
   month.count = month.count - 1
   if month.count <= 0 then
     month.high, month.low, month.count = 0, 0, 0
-    month.requests = { [0] = 0, 0, 0 }
+    month.requests = { 0, 0, 0 }
     month.oldest, month.first_expiry = NEVER, NEVER
   end
 end
@@ -187,12 +160,12 @@ local function forget(epoch, month)
         if epoch.now < entry.expires_at then
           first_expiry = math.min(first_expiry, entry.expires_at)
         else
-          take_out(month, id, entry)
+          take_out(month, id, entry.kind, entry.low, entry.high)
         end
       elseif entry.admitted_at >= epoch.reach then
         oldest = math.min(oldest, entry.admitted_at)
       else
-        take_out(month, id, entry)
+        take_out(month, id, entry.kind, entry.low, entry.high)
       end
     end
   end
@@ -218,10 +191,10 @@ local function load_month(epoch, user_id, period, ids)
     cursor = cursor,
     ledger_high = ledger_high,
     ledger_low = ledger_low,
-    ledger = { [0] = chats, checks, prompts },
+    ledger = { chats, checks, prompts },
     high = high,
     low = low,
-    requests = { [0] = flying_chats, flying_checks, flying_prompts },
+    requests = { flying_chats, flying_checks, flying_prompts },
     count = count,
     was_quiet = count == 0,
     oldest = oldest,
@@ -241,33 +214,40 @@ local function in_portions(command, key, values)
 end
 
 local function write_month(epoch, month)
-  local ledger, flying = month.ledger, month.requests
-  local staying = { 's', struct.pack(SUMS, epoch.nonce, month.cursor, month.ledger_low,
-    month.ledger_high, ledger[0], ledger[1], ledger[2], month.low, month.high, flying[0],
-    flying[1], flying[2], month.count, month.oldest, month.first_expiry) }
-  local leaving, count = nil, 2
-  for _, id in ipairs(month.changed) do
-    local raw = month.entries[id]
-    if raw then
-      staying[count + 1], staying[count + 2] = id, raw
-      count = count + 2
-    else
-      leaving = leaving or {}
-      leaving[#leaving + 1] = id
+  local key, entries, changed, ledger, flying =
+    month.key, month.entries, month.changed, month.ledger, month.requests
+  local sums = struct.pack(SUMS, epoch.nonce, month.cursor, month.ledger_low, month.ledger_high,
+    ledger[1], ledger[2], ledger[3], month.low, month.high, flying[1], flying[2], flying[3],
+    month.count, month.oldest, month.first_expiry)
+  if #changed == 1 and entries[changed[1]] then
+    redis.call('HSET', key, 's', sums, changed[1], entries[changed[1]])
+  else
+    local staying, leaving = { 's', sums }, {}
+    for _, id in ipairs(changed) do
+      local raw = entries[id]
+      if raw then
+        staying[#staying + 1] = id
+        staying[#staying + 1] = raw
+      else
+        leaving[#leaving + 1] = id
+      end
     end
+    in_portions('HDEL', key, leaving)
+    in_portions('HSET', key, staying)
   end
-  if leaving then in_portions('HDEL', month.key, leaving) end
-  in_portions('HSET', month.key, staying)
   local quiet = month.count == 0
   -- Only a period that is over may go, and only with nothing in flight.
   if quiet ~= month.was_quiet and is_over(epoch, month.period) then
     if quiet then
-      redis.call('EXPIRE', month.key, DAY_SECONDS)
+      redis.call('EXPIRE', key, DAY_SECONDS)
     else
-      redis.call('PERSIST', month.key)
+      redis.call('PERSIST', key)
     end
   end
 end
+
+-- Limits that hold for no request type.
+local NONE = {}
 
 -- The user's terms as they stand, and the periods with something in flight.
 local function load_user(epoch, id, ids)
@@ -290,7 +270,7 @@ local function load_user(epoch, id, ids)
     records_past_limit = false,
     limit_high = false,
     limit_low = 0,
-    request_limits = false,
+    request_limits = NONE,
   }
   local raw = found[1]
   if raw and string.sub(raw, 1, 8) == epoch.nonce then
@@ -301,11 +281,13 @@ local function load_user(epoch, id, ids)
         struct.unpack(TERMS, raw, 9)
       user.valid_until, user.tier, user.records_past_limit = valid_until, tier, records == 1
       if limits % 2 == 1 then user.limit_high, user.limit_low = high, low end
-      user.request_limits = {
-        [0] = math.floor(limits / 2) % 2 == 1 and chats or nil,
-        math.floor(limits / 4) % 2 == 1 and checks or nil,
-        math.floor(limits / 8) % 2 == 1 and prompts or nil,
-      }
+      if limits >= 2 then
+        user.request_limits = {
+          math.floor(limits / 2) % 2 == 1 and chats or false,
+          math.floor(limits / 4) % 2 == 1 and checks or false,
+          math.floor(limits / 8) % 2 == 1 and prompts or false,
+        }
+      end
     end
   end
   local list = found[2]
@@ -327,6 +309,30 @@ local function month_of(epoch, user, period)
   return month or nil
 end
 
+local function look_through(epoch, month)
+  if month.looked_through then return end
+  month.looked_through = true
+  forget(epoch, month)
+end
+
+-- Loads the other months with something in flight; those without leave the list.
+local function look_around(epoch, user, period)
+  if user.looked_around then return end
+  user.looked_around = true
+  for other in pairs(user.listed) do
+    if other ~= period then
+      local found = month_of(epoch, user, other)
+      if found then look_through(epoch, found) end
+      if not found or found.count == 0 then
+        user.listed[other], user.list_changed = nil, true
+        if found and found.was_quiet and is_over(epoch, other) then
+          redis.call('EXPIRE', found.key, DAY_SECONDS)
+        end
+      end
+    end
+  end
+end
+
 -- Everything that a decision about this user and period needs: the month; or nil and why not.
 -- Afterwards every month of the user with something in flight is loaded, and what is too old in
 -- them is forgotten.
@@ -337,28 +343,8 @@ local function ready(epoch, user, period)
     return nil, month and MISS_TERMS or MISS_BOTH
   end
   if not month then return nil, MISS_TOTALS end
-  if not month.looked_through then
-    month.looked_through = true
-    forget(epoch, month)
-  end
-  if not user.looked_around then
-    user.looked_around = true
-    for other in pairs(user.listed) do
-      if other ~= period then
-        local found = month_of(epoch, user, other)
-        if found and not found.looked_through then
-          found.looked_through = true
-          forget(epoch, found)
-        end
-        if not found or found.count == 0 then
-          user.listed[other], user.list_changed = nil, true
-          if found and found.was_quiet and is_over(epoch, other) then
-            redis.call('EXPIRE', found.key, DAY_SECONDS)
-          end
-        end
-      end
-    end
-  end
+  look_through(epoch, month)
+  look_around(epoch, user, period)
   return month
 end
 
@@ -373,45 +359,4 @@ local function write_user(epoch, user)
     end
     redis.call('HSET', user.key, 'm', epoch.nonce .. table.concat(list))
   end
-end
-
--- Ledger, in flight and held.
-local function used_tokens(month)
-  local high, low = plus(month.ledger_high, month.ledger_low, month.high, month.low)
-  if high >= HALF then return HALF - 1, HALF - 1 end
-  return high, low
-end
-
-local function packed_use(month)
-  local high, low = used_tokens(month)
-  local ledger, flying = month.ledger, month.requests
-  return struct.pack('<I4I4I8I8I8', low, high, ledger[0] + flying[0], ledger[1] + flying[1],
-    ledger[2] + flying[2])
-end
-
-local NO_USE = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
-
--- What keeps one request more of `kind` from fitting on top of `count` and these tokens: a code
--- and whether it could be counted at all; nil when it fits.
-local function lack_of(user, high, low, count, kind, asked_high, asked_low)
-  local sum_high, sum_low = plus(high, low, asked_high, asked_low)
-  if sum_high >= HALF then return TOKEN_LIMIT, false end
-  local limit = user.request_limits[kind]
-  if limit and count + 1 > limit then return REQUEST_LIMIT, true end
-  local limit_high = user.limit_high
-  if limit_high and above(sum_high, sum_low, limit_high, user.limit_low) then
-    return TOKEN_LIMIT, true
-  end
-  return nil
-end
-
--- The period itself first: a hold made just before midnight is settled just after.
-local function neighbours(period)
-  local number = struct.unpack('<i4', period)
-  return { period, struct.pack('<i4', number - 1), struct.pack('<i4', number + 1) }
-end
-
--- A month that has been loaded by `ready`.
-local function loaded(user, period)
-  return user.months[period] or nil
 end
