@@ -25,6 +25,9 @@ const CATCH_UP_TRIES: u32 = 4;
 /// Between two tries to close or open. Counting goes on meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long to wait for records that the log holds already, on the way to open admissions.
+const COUNTING_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Whether the quota counter admits to a partition, and how far that is from being so.
 #[derive(Debug, Default)]
 pub(crate) enum Serving {
@@ -46,10 +49,20 @@ impl Serving {
         matches!(self, Self::Open)
     }
 
+    /// Where to begin again at `time` after a step that failed. What is closed stays so: to close it
+    /// anew would cost the wait anew.
+    fn after_failure(&self, time: Instant) -> Self {
+        match self {
+            Self::No | Self::NotBefore(_) => Self::NotBefore(time),
+            Self::Closed(_) | Self::OpensAt(_) | Self::Open => Self::Closed(time),
+        }
+    }
+
     /// How long there is nothing to do here.
     pub(crate) fn patience(&self) -> Duration {
         match self {
-            Self::No | Self::OpensAt(_) => Duration::ZERO,
+            Self::No => Duration::ZERO,
+            Self::OpensAt(_) => COUNTING_PATIENCE,
             Self::NotBefore(time) | Self::Closed(time) => {
                 time.saturating_duration_since(Instant::now())
             }
@@ -134,25 +147,34 @@ impl Counting {
             .collect())
     }
 
-    /// The next step towards open admissions, if it is time. Never waits long: counting goes on.
+    /// Goes on towards open admissions as far as it can without waiting: counting goes on meanwhile.
     pub(crate) async fn go_on_opening(&mut self) {
-        let next = match self.serving {
-            Serving::Open => return,
-            Serving::NotBefore(time) | Serving::Closed(time) if Instant::now() < time => return,
-            Serving::No | Serving::NotBefore(_) => self.close().await,
-            Serving::Closed(_) => self.end_of_log().await,
-            Serving::OpensAt(end) if self.cursor.position < end => return,
-            Serving::OpensAt(_) => self.open().await,
-        };
-        match next {
-            Ok(Serving::Open) => self.opened("everything in the log is counted: admissions begin"),
-            Ok(next) => self.serving = next,
-            Err(error) => {
-                metrics::counter!("tokenmeter_store_errors_total", "store" => error.store)
-                    .increment(1);
-                tracing::warn!(partition = %self.partition, %error, "admissions are not open yet");
-                self.serving = Serving::NotBefore(Instant::now() + RETRY_INTERVAL);
+        while let Some(next) = self.next_step().await {
+            match next {
+                Ok(Serving::Open) => {
+                    self.opened("everything in the log is counted: admissions begin")
+                }
+                Ok(next) => self.serving = next,
+                Err(error) => {
+                    metrics::counter!("tokenmeter_store_errors_total", "store" => error.store)
+                        .increment(1);
+                    tracing::warn!(partition = %self.partition, %error, "admissions are not open yet");
+                    self.serving = self.serving.after_failure(Instant::now() + RETRY_INTERVAL);
+                    return;
+                }
             }
+        }
+    }
+
+    /// What the next step came to; `None` when it is not yet time for it, or none is left.
+    async fn next_step(&self) -> Option<Result<Serving, Unavailable>> {
+        match self.serving {
+            Serving::Open => None,
+            Serving::NotBefore(time) | Serving::Closed(time) if Instant::now() < time => None,
+            Serving::No | Serving::NotBefore(_) => Some(self.close().await),
+            Serving::Closed(_) => Some(self.end_of_log().await),
+            Serving::OpensAt(end) if self.cursor.position < end => None,
+            Serving::OpensAt(_) => Some(self.open().await),
         }
     }
 
