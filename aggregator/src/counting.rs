@@ -22,9 +22,10 @@ use crate::ticking::Ticking;
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 30_000;
 
-/// From the start of one flush to that of the next, unless a whole one waits: a flush of few
-/// records costs almost as much as one of many. An event after a quiet moment does not wait.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+/// From one flush to the next, unless a whole one waits: a flush of few records costs almost as much
+/// as one of many. All partitions flush at the same beat, so that the ledger commits them together. An
+/// event after a quiet moment does not wait.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub(crate) struct Counting {
     /// Whether the quota counter serves; before that it need not be told anything.
     pub(crate) serving: Serving,
     pub(crate) ticking: Ticking,
+    /// Since when flushes are counted off; the same for all partitions.
+    first_beat: Instant,
     flushed_at: Option<Instant>,
     /// Where the log ended when this process was told to stop.
     drain_to: Option<Offset>,
@@ -70,6 +73,7 @@ impl Counting {
     pub(crate) fn new(
         aggregator: Aggregator,
         partition: Partition,
+        first_beat: Instant,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let (position, log_time, horizon) = (Offset::default(), Timestamp::MIN, Horizon::Ever);
@@ -78,6 +82,7 @@ impl Counting {
             cursor: Cursor { partition, position, log_time, horizon },
             serving: Serving::default(),
             ticking: Ticking::default(),
+            first_beat,
             flushed_at: None,
             drain_to: None,
             ahead: Vec::new(),
@@ -182,14 +187,16 @@ impl Counting {
             return Ok(ahead);
         }
         let patience = self.serving.patience().min(IDLE_SYNC);
-        let patience = if self.is_stopping() { Duration::ZERO } else { patience };
-        let at_once = patience.is_zero();
+        let is_stopping = self.is_stopping();
+        let patience = if is_stopping { Duration::ZERO } else { patience };
+        // Nobody waits for what is visible until admissions are open.
+        let at_once = is_stopping || !self.serving.is_open();
         let mut stopping = self.stopping.clone();
         let mut records = tokio::select! {
             records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
-            _ = stopping.wait_for(|stopping| *stopping), if !at_once => return Ok(Vec::new()),
+            _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
-        let next_flush = self.flushed_at.map(|flushed_at| flushed_at + FLUSH_INTERVAL);
+        let next_flush = self.flushed_at.map(|flushed_at| next_beat(self.first_beat, flushed_at));
         let few = !records.is_empty() && records.len() < FLUSH_RECORDS_MAX;
         if let Some(next_flush) = next_flush.filter(|_| few && !at_once) {
             let stop = stopping.wait_for(|stopping| *stopping);
@@ -390,4 +397,11 @@ impl Counting {
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
+}
+
+/// The first beat after that time.
+fn next_beat(first: Instant, time: Instant) -> Instant {
+    let passed = time.saturating_duration_since(first).as_nanos();
+    let into = passed % FLUSH_INTERVAL.as_nanos();
+    time + FLUSH_INTERVAL.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
 }

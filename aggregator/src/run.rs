@@ -10,6 +10,7 @@ use metering::time::Clock;
 use metering::usage::{EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::counting::Counting;
 use crate::progress::Progress;
@@ -81,8 +82,13 @@ impl Aggregator {
     /// since then.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Stopped> {
         let (stop, stopping) = watch::channel(false);
-        let mut owned =
-            Owned { aggregator: &self, stopping, tasks: JoinSet::new(), running: BTreeMap::new() };
+        let mut owned = Owned {
+            aggregator: &self,
+            first_beat: Instant::now(),
+            stopping,
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+        };
         let mut shutdown = pin!(shutdown);
         let mut housekeeping = pin!(self.keep_house());
         let (mut assigned, mut result) = (BTreeSet::new(), Ok(()));
@@ -118,6 +124,8 @@ impl Aggregator {
 /// The partitions of this process, each counted by a task of its own.
 struct Owned<'a> {
     aggregator: &'a Aggregator,
+    /// When their flushes begin to be counted off.
+    first_beat: Instant,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<Result<(), Stopped>>,
     running: BTreeMap<Partition, AbortHandle>,
@@ -142,8 +150,8 @@ impl Owned<'_> {
         for partition in assigned {
             if !self.running.contains_key(partition) {
                 progress.starts(*partition);
-                let counting =
-                    Counting::new(self.aggregator.clone(), *partition, self.stopping.clone());
+                let (aggregator, stopping) = (self.aggregator.clone(), self.stopping.clone());
+                let counting = Counting::new(aggregator, *partition, self.first_beat, stopping);
                 self.running.insert(*partition, self.tasks.spawn(counting.run()));
             }
         }

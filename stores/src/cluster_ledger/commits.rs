@@ -1,6 +1,7 @@
 //! Commits of several partitions that wait at the same time are taken together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metering::Unavailable;
 use metering::usage::{CommitError, Committed, Flush, Offset, Partition};
@@ -32,14 +33,17 @@ pub(super) struct Pending {
     answer: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
-/// Commits what comes in, as much at a time as waits. An idle ledger adds no delay. Ends when nobody
-/// can commit any more.
+/// Partitions flush at the same beat: the time from the first to the last of their commits.
+const GATHERING: Duration = Duration::from_millis(10);
+
+/// Commits what comes in, as much at a time as waits. Ends when nobody can commit any more.
 pub(super) async fn group_and_commit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
     let mut waiting = Vec::new();
     loop {
         if waiting.is_empty() {
             let Some(first) = queue.recv().await else { return };
             waiting.push(first);
+            tokio::time::sleep(GATHERING).await;
         }
         while let Ok(another) = queue.try_recv() {
             waiting.push(another);
