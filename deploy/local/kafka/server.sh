@@ -39,18 +39,19 @@ kafka_start() {
   mkdir -p "$folder"
   kafka_properties "$name" >"$folder/server.properties"
   # Formatting is a JVM of its own: each broker's runs beside the others'. The shell then becomes the
-  # broker, so that the pid stays.
+  # broker, so that the pid stays. For a broker that runs some minutes the optimising compiler takes
+  # more of the machine than its code gives back.
   # shellcheck disable=SC2016
   spawn "$name" bash -euc '
     folder=$1 cluster_id=$2 java=("${@:3}")
     if [ ! -f "$folder/complete" ]; then
       rm -rf "$folder/data"
-      "${java[@]}" -Xmx128m -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
+      "${java[@]}" -Xmx128m kafka.tools.StorageTool format \
         --cluster-id "$cluster_id" --config "$folder/server.properties"
       : >"$folder/complete"
     fi
     exec "${java[@]}" -Xms64m -Xmx512m kafka.Kafka "$folder/server.properties"
-  ' kafka "$folder" "$kafka_cluster_id" "$java" -XX:+UseSerialGC -Djava.awt.headless=true \
+  ' kafka "$folder" "$kafka_cluster_id" "$java" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true \
     "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$(kafka_jars)/*"
 }
 
