@@ -6,9 +6,7 @@ use clickhouse::Row;
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::time::{Period, Timestamp};
-use metering::usage::{
-    ContentDigest, IdDigest, Known, KnownEvent, Offset, Partition, Seen, TotalsAt,
-};
+use metering::usage::{ContentDigest, IdDigest, Offset, Partition, Seen, TotalsAt};
 use serde::Deserialize;
 use sqlx::Row as _;
 
@@ -75,21 +73,6 @@ pub(super) async fn positions(shared: &Shared) -> Result<HashMap<Partition, Offs
         positions.collect()
     };
     shared.postgres.within(STORE, reading).await
-}
-
-/// See `LedgerLookup::known`. The cursors are read first: whatever lies below them was stored before.
-pub(super) async fn known(
-    shared: &Shared,
-    ids: &[(UserId, IdDigest)],
-) -> Result<Known, Unavailable> {
-    let positions = positions(shared).await?;
-    let position = |partition| positions.get(&partition).copied().unwrap_or_default();
-    let users = ids.iter().map(|(user, _)| Partition::of(*user, shared.settings.partitions));
-    let cursor = users.map(position).min().unwrap_or_default();
-    let digests: Vec<_> = ids.iter().map(|(_, id)| *id).collect();
-    let found = find(shared, &digests, |partition, offset| offset < position(partition)).await?;
-    let known = |found: &Found| KnownEvent { offset: found.offset, content: found.seen.content };
-    Ok(Known { cursor, found: digests.iter().map(|id| found.get(id).map(known)).collect() })
 }
 
 /// See `LedgerLookup::totals`. One statement is one snapshot.

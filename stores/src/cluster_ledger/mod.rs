@@ -15,6 +15,7 @@ mod dead_letters;
 mod erasure;
 mod events;
 mod history;
+mod known_ids;
 mod lookup;
 mod monthly;
 mod owned;
@@ -41,6 +42,7 @@ use metering::usage::{
 use tokio::sync::{mpsc, oneshot};
 
 use self::commits::Waiting;
+use self::known_ids::KnownIds;
 use self::owned::Partitions;
 use self::stored::unavailable;
 use crate::{clickhouse, postgres};
@@ -89,6 +91,7 @@ impl Default for LedgerSettings {
 pub struct ClusterLedger {
     shared: Arc<Shared>,
     commits: mpsc::Sender<Waiting>,
+    known_ids: KnownIds,
 }
 
 /// What every part of the ledger works with.
@@ -125,7 +128,7 @@ async fn ask_within<T>(
 
 impl ClusterLedger {
     /// Both databases must have the schema of today. Connects when first asked. Call it within a
-    /// runtime: commits are grouped by a task of their own, which ends with the last clone.
+    /// runtime: tasks of its own group commits and look-ups; they end with the last clone.
     pub fn new(
         clickhouse: clickhouse::Database,
         postgres: postgres::Database,
@@ -135,7 +138,8 @@ impl ClusterLedger {
         let shared = Arc::new(Shared { clickhouse, postgres, settings, partitions });
         let (commits, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(commits::group_and_commit(Arc::clone(&shared), waiting));
-        Self { shared, commits }
+        let known_ids = KnownIds::start(Arc::clone(&shared));
+        Self { shared, commits, known_ids }
     }
 
     /// Says what the metrics of the ledger mean.
@@ -218,7 +222,7 @@ impl UsageLedger for ClusterLedger {
 #[async_trait]
 impl LedgerLookup for ClusterLedger {
     async fn known(&self, ids: &[(UserId, IdDigest)]) -> Result<Known, Unavailable> {
-        lookup::known(&self.shared, ids).await
+        self.known_ids.known(ids).await
     }
 
     async fn totals(&self, users: &[(UserId, Period)]) -> Result<Vec<TotalsAt>, Unavailable> {
