@@ -183,7 +183,8 @@ pub(crate) enum Speed {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReconcileArgs {
-    /// Rebuild statistics and summaries from the stored events where they differ
+    /// Rebuild statistics and summaries from the stored events where they differ. Stop the server
+    /// before, in a cluster all aggregators: they would go on with the totals in their memory
     #[arg(long)]
     pub(crate) repair: bool,
     #[command(flatten)]
