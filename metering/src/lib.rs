@@ -12,6 +12,7 @@
 pub mod accounts;
 pub mod quota;
 pub mod time;
+pub mod trace;
 pub mod usage;
 
 /// The store or server behind a port did not answer as it should.
