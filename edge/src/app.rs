@@ -27,7 +27,7 @@ use tower_http::cors::CorsLayer;
 
 use crate::code::Code;
 use crate::problem::Problem;
-use crate::request_id::{REQUEST_ID, RequestId, X_REQUEST_ID};
+use crate::request_id::{NAMES, Names, TRACEPARENT, X_REQUEST_ID};
 use crate::telemetry::RouteMetrics;
 
 /// How long a browser may remember what CORS allowed.
@@ -53,6 +53,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             CONTENT_ENCODING,
             CONTENT_TYPE,
             header("idempotency-key"),
+            TRACEPARENT,
             X_REQUEST_ID,
         ])
         .expose_headers([
@@ -101,13 +102,13 @@ impl Service<Request> for Surrounded {
 
     fn call(&mut self, request: Request) -> Answering {
         let started = Instant::now();
-        let id = RequestId::of(request.headers(), self.surround.clock.now());
+        let names = Names::of(request.headers(), self.surround.clock.now());
         let path = request.extensions().get::<MatchedPath>().cloned();
         let method = request.method().clone();
         let answer = AssertUnwindSafe(self.route.call(request)).catch_unwind();
-        let answer = REQUEST_ID.scope(id.clone(), answer);
+        let answer = NAMES.scope(names.clone(), answer);
         let metrics = Arc::clone(&self.surround.metrics);
-        Answering { answer, id, path, method, started, metrics }
+        Answering { answer, names, path, method, started, metrics }
     }
 }
 
@@ -115,8 +116,8 @@ pin_project! {
     /// A request on its way.
     struct Answering {
         #[pin]
-        answer: TaskLocalFuture<RequestId, CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>>,
-        id: RequestId,
+        answer: TaskLocalFuture<Names, CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>>,
+        names: Names,
         path: Option<MatchedPath>,
         method: Method,
         started: Instant,
@@ -131,9 +132,9 @@ impl Future for Answering {
         let this = self.project();
         let mut response = match ready!(this.answer.poll(context)) {
             Ok(answer) => answer?,
-            Err(panic) => REQUEST_ID.sync_scope(this.id.clone(), || broken(panic.as_ref())),
+            Err(panic) => NAMES.sync_scope(this.names.clone(), || broken(panic.as_ref())),
         };
-        response.headers_mut().insert(X_REQUEST_ID, this.id.header());
+        response.headers_mut().insert(X_REQUEST_ID, this.names.id.header());
         let path = this.path.as_ref().map_or("unmatched", MatchedPath::as_str);
         this.metrics.record(path, this.method, response.status(), this.started.elapsed());
         Poll::Ready(Ok(response))

@@ -31,6 +31,6 @@ pub use code::Code;
 pub use health::{Condition, Health, HealthCheck};
 pub use problem::{At, FieldProblem, Problem};
 pub use query::{Path, Query};
-pub use request_id::request_id;
+pub use request_id::{request_id, trace_parent};
 pub use serve::{Limits, serve};
 pub use success::{Success, created, ok};

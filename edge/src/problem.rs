@@ -4,12 +4,14 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use metering::Unavailable;
+use metering::trace::TraceId;
 use metering::usage::{FieldError, Rejection};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
+use tracing::field::{DisplayValue, display};
 
 use crate::code::Code;
-use crate::request_id::request_id;
+use crate::request_id::{request_id, trace_parent};
 use crate::throttle::Throttle;
 
 /// Where a bad value stands.
@@ -98,7 +100,13 @@ impl Problem {
 
     /// 500, for what should not happen; `cause` is logged and never shown.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, request_id = request_id().as_deref(), "internal error");
+        let request_id = request_id();
+        tracing::error!(
+            %cause,
+            request_id = request_id.as_deref(),
+            trace_id = trace_id(),
+            "internal error"
+        );
         Self::new(Code::Internal, "something went wrong on our side")
     }
 
@@ -145,6 +153,11 @@ impl Problem {
         // Strings, numbers and trees with string keys: nothing in it can fail to be written.
         serde_json::to_vec(&body).unwrap_or_default()
     }
+}
+
+/// For the log.
+fn trace_id() -> Option<DisplayValue<TraceId>> {
+    trace_parent().map(|trace| display(trace.trace_id()))
 }
 
 struct Body<'a> {
@@ -209,6 +222,7 @@ impl From<Unavailable> for Problem {
                 store,
                 reason,
                 request_id = request_id.as_deref(),
+                trace_id = trace_id(),
                 unsaid,
                 "unavailable"
             );

@@ -1,25 +1,53 @@
-//! The id of a request: in its answer, in problem bodies, and beside whatever is logged.
+//! What a request is known by, beside whatever is logged: its id, also in its answer and in problem
+//! bodies, and its caller's trace.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use metering::accounts::uuid_at;
 use metering::time::Timestamp;
+use metering::trace::TraceParent;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static(TraceParent::HEADER);
 
 /// Longer ones would only fill logs.
 const BYTES_MAX: usize = 128;
 
 tokio::task_local! {
-    pub(crate) static REQUEST_ID: RequestId;
+    pub(crate) static NAMES: Names;
 }
 
 /// The id of the request that is being answered; `None` outside of one.
 pub fn request_id() -> Option<Arc<str>> {
-    REQUEST_ID.try_with(RequestId::text).ok()
+    NAMES.try_with(|names| names.id.text()).ok()
+}
+
+/// Where the request that is being answered stands in its caller's trace; `None` without one, and
+/// outside of a request.
+pub fn trace_parent() -> Option<TraceParent> {
+    NAMES.try_with(|names| names.trace).ok().flatten()
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    pub(crate) id: RequestId,
+    trace: Option<TraceParent>,
+}
+
+impl Names {
+    pub(crate) fn of(headers: &HeaderMap, now: Timestamp) -> Self {
+        Self { id: RequestId::of(headers, now), trace: trace_of(headers) }
+    }
+}
+
+/// Of several headers none is known to be the right one.
+fn trace_of(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    let only = given.next().filter(|_| given.next().is_none())?;
+    TraceParent::parse(only.as_bytes())
 }
 
 /// Kept as it came or was made: most requests never need it as text.
@@ -33,7 +61,7 @@ pub(crate) enum RequestId {
 
 impl RequestId {
     /// The client's own id when it is of a sane form (it goes into logs), else a UUIDv7.
-    pub(crate) fn of(headers: &HeaderMap, now: Timestamp) -> Self {
+    fn of(headers: &HeaderMap, now: Timestamp) -> Self {
         let given = headers.get(X_REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
         given.map_or_else(|| Self::Made(uuid_at(now)), |value| Self::Given(value.clone()))
     }

@@ -29,6 +29,7 @@ fn routes() -> Router {
     Router::new()
         .route("/greet", post(greet).get(async || "who?"))
         .route("/id", get(async || edge::request_id().unwrap().to_string()))
+        .route("/trace", get(async || format!("{:?}", edge::trace_parent().map(|t| t.to_string()))))
         .route("/panic", get(break_down))
 }
 
@@ -84,6 +85,28 @@ async fn the_clients_request_id_is_kept() {
     let (parts, body) = call(&app, bad).await;
     assert_eq!(parts.headers["x-request-id"].to_str().unwrap(), body);
     assert_eq!((body.len(), &body[14..15]), (36, "7"));
+}
+
+#[tokio::test]
+async fn the_callers_trace_is_known_and_a_doubtful_one_ignored() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let app = app(&[]);
+    for (given, known) in [
+        (&[TRACE][..], Some(TRACE)),
+        (&[], None),
+        (&[""], None),
+        (&["ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"], None),
+        (&[TRACE, OTHER], None),
+    ] {
+        let mut asking = request("GET", "/trace");
+        for value in given {
+            asking = asking.header("TraceParent", *value);
+        }
+        let (parts, body) = call(&app, asking.body(Body::empty()).unwrap()).await;
+        assert_eq!((parts.status.as_u16(), body), (200, format!("{known:?}")), "{given:?}");
+    }
+    assert!(edge::trace_parent().is_none(), "outside of a request");
 }
 
 #[tokio::test]
