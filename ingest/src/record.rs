@@ -47,7 +47,8 @@ impl Ingest {
         let verdicts = run.tell_known_since(verdicts).await?;
         let admitted = run.settle(verdicts);
         if !admitted.is_empty() {
-            self.parts().log.append(admitted).await.map_err(not_confirmed)?;
+            let appended = self.parts().log.append(admitted, edge::trace_parent());
+            appended.await.map_err(not_confirmed)?;
         }
         let missing = || Problem::internal("an event without an outcome");
         run.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()

@@ -63,7 +63,7 @@ impl Log {
     }
 
     async fn append(&self, id: &str) -> Result<(), AppendError> {
-        self.log().append(vec![event(id, self.now())]).await.map(|_| ())
+        self.log().append(vec![event(id, self.now())], None).await.map(|_| ())
     }
 }
 
@@ -104,9 +104,9 @@ async fn a_request_lapses_only_after_the_whole_window() {
     let Fresh { store } = fresh();
     let admitted_at = store.now();
     store.clock.advance(ADMISSION_WINDOW);
-    store.log().append(vec![event("in time", admitted_at)]).await.unwrap();
+    store.log().append(vec![event("in time", admitted_at)], None).await.unwrap();
     store.clock.advance(Duration::from_millis(1));
-    let late = store.log().append(vec![event("too late", admitted_at)]).await;
+    let late = store.log().append(vec![event("too late", admitted_at)], None).await;
     assert!(matches!(late, Err(AppendError::Lapsed)));
     assert_eq!(ids(&all(&*store.log()).await), ["in time"]);
 }
@@ -136,7 +136,9 @@ async fn requests_that_wait_together_share_a_commit() {
     let appends: Vec<_> = (0..200)
         .map(|number| {
             let log = store.log();
-            tokio::spawn(async move { log.append(vec![event(&format!("e{number}"), now)]).await })
+            tokio::spawn(
+                async move { log.append(vec![event(&format!("e{number}"), now)], None).await },
+            )
         })
         .collect();
     tokio::task::yield_now().await;
@@ -156,7 +158,7 @@ async fn a_large_request_is_one_segment_between_others() {
         |name: &str| (0..5_000).map(|number| event(&format!("{name}{number}"), now)).collect();
     store.append("before").await.unwrap();
     let large: Vec<_> = batch("large-");
-    assert_eq!(store.log().append(large).await.unwrap().len(), 5_000);
+    assert_eq!(store.log().append(large, None).await.unwrap().len(), 5_000);
     store.append("after").await.unwrap();
     let records = all(&*store.log()).await;
     assert_eq!(records.len(), 5_002);
@@ -205,7 +207,9 @@ async fn a_full_queue_refuses_at_once() {
     let appends: Vec<_> = (0..5_000)
         .map(|number| {
             let log = store.log();
-            tokio::spawn(async move { log.append(vec![event(&format!("e{number}"), now)]).await })
+            tokio::spawn(
+                async move { log.append(vec![event(&format!("e{number}"), now)], None).await },
+            )
         })
         .collect();
     let (mut stored, mut refused) = (0, 0);

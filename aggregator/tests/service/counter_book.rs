@@ -58,7 +58,7 @@ async fn a_record_on_its_way_that_the_counter_does_not_reckon_with_is_told() {
     rig.faults.commits_lost.store(u32::MAX, Ordering::SeqCst);
     let reckoned = rig.event("admitted");
     rig.admit(&reckoned).await;
-    rig.log.append(vec![reckoned]).await.unwrap();
+    rig.log.append(vec![reckoned], None).await.unwrap();
     assert!(rig.aggregator.counter_book().await.unwrap().balances());
     rig.append(["not admitted".to_owned()]).await;
     let book = rig.aggregator.counter_book().await.unwrap();

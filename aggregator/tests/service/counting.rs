@@ -68,11 +68,11 @@ async fn repeats_are_told_from_reused_ids_within_a_flush_and_across() {
     let other =
         AdmittedEvent { content_digest: metering::usage::ContentDigest([0; 8]), ..rig.event("a") };
     rig.append(["a", "b", "a"].map(String::from)).await;
-    rig.log.append(vec![other.clone()]).await.unwrap();
+    rig.log.append(vec![other.clone()], None).await.unwrap();
     let running = rig.start();
     rig.until_counted_to(4).await;
     rig.append(["b", "c"].map(String::from)).await;
-    rig.log.append(vec![other]).await.unwrap();
+    rig.log.append(vec![other], None).await.unwrap();
     rig.until_counted_to(7).await;
     running.stop().await.unwrap();
     assert_eq!(

@@ -135,14 +135,14 @@ impl Rig {
     /// Straight to the log, as if the counter had let them in.
     pub(crate) async fn append(&self, ids: impl IntoIterator<Item = String>) {
         let events = ids.into_iter().map(|id| self.event(&id)).collect();
-        self.log.append(events).await.unwrap();
+        self.log.append(events, None).await.unwrap();
     }
 
     /// As the door does it.
     pub(crate) async fn track(&self, id: &str) {
         let event = self.event(id);
         self.admit(&event).await;
-        self.log.append(vec![event]).await.unwrap();
+        self.log.append(vec![event], None).await.unwrap();
     }
 
     pub(crate) async fn admit(&self, admitted: &AdmittedEvent) {

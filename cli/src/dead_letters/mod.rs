@@ -74,7 +74,7 @@ impl Replayer {
             let now = self.clock.now();
             let flags = event.flags.with(Flag::Replayed);
             let again = AdmittedEvent { admitted_at: now, flags, ..*event };
-            self.log.append(vec![again]).await.map_err(|error| match error {
+            self.log.append(vec![again], None).await.map_err(|error| match error {
                 AppendError::Unavailable(error) => error,
                 AppendError::Lapsed => Unavailable::new("event_log", "it was too slow"),
             })?;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use metering::accounts::UserId;
 use metering::quota::PlanName;
 use metering::time::{ManualClock, Timestamp};
+use metering::trace::TraceParent;
 use metering::usage::{
     Appended, EventId, Flags, IdOrigin, ModelName, Offset, Partition, RequestType, TokenCounts,
     UsageEvent,
@@ -79,7 +80,11 @@ impl DeadLetters for Fakes {
 
 #[async_trait]
 impl EventLog for Fakes {
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        _: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError> {
         if self.away {
             return Err(AppendError::Lapsed);
         }

@@ -49,7 +49,7 @@ fn a_dead_letter_is_listed_and_in_the_books_and_is_not_replayed_in_vain() {
     let log = installation.data_dir().join("log.db");
     let log = SqliteEventLog::open(&log, Arc::new(SystemClock)).unwrap();
     let id = user["id"].as_str().unwrap();
-    let appending = log.append(vec![admitted(id, 1), admitted(id, 2), admitted(id, 1)]);
+    let appending = log.append(vec![admitted(id, 1), admitted(id, 2), admitted(id, 1)], None);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(appending).unwrap().len(), 3);
     drop(log);

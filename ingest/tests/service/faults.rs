@@ -9,6 +9,7 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{QuotaCounter, Totals};
 use metering::time::{Clock, Period};
+use metering::trace::TraceParent;
 use metering::usage::{
     AdmittedEvent, AppendError, Appended, EventLog, IdDigest, Known, LedgerLookup, TotalsAt,
 };
@@ -25,9 +26,13 @@ struct Doubtful {
 
 #[async_trait]
 impl EventLog for Doubtful {
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        trace: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError> {
         self.appends.fetch_add(1, Ordering::SeqCst);
-        let appended = self.inner.append(events).await?;
+        let appended = self.inner.append(events, trace).await?;
         if self.fails.load(Ordering::SeqCst) {
             return Err(Unavailable::new("event_log", "the disk is full: /dev/sda1").into());
         }

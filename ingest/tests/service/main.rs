@@ -12,3 +12,4 @@ mod house;
 mod metrics;
 mod reservations;
 mod single;
+mod trace;

@@ -14,6 +14,7 @@ use crate::Unavailable;
 use crate::accounts::UserId;
 use crate::quota::{Totals, UserTotals};
 use crate::time::{Period, Timestamp};
+use crate::trace::TraceParent;
 
 /// A record that the log holds for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,15 @@ pub trait EventLog: Send + Sync {
     /// `ADMISSION_WINDOW` after its `admitted_at`. On an error any of them may be stored, but
     /// none that the log took later than that is ever counted. Calls of many requests are grouped: an
     /// idle log adds no delay.
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError>;
+    ///
+    /// `trace` is the request's place in its caller's trace. It stands beside each record, for other
+    /// readers of the log: it is no part of the event, and an [`EventSource`] does not see it. A log
+    /// that nobody else reads (the single node's) drops it.
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        trace: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError>;
 }
 
 /// The event log as the aggregator reads it.

@@ -18,7 +18,7 @@ use super::{NOT_LOG_TIME, client, unavailable};
 /// Records of all requests that are on their way. More would wait longer than a client does.
 const RECORDS_MAX: usize = 262_144;
 
-/// Bytes of their values: bounds memory while no broker answers.
+/// Bytes of their values and headers: bounds memory while no broker answers.
 const BYTES_MAX: usize = 64 << 20;
 
 /// What is on its way through one producer.

@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use metering::Unavailable;
 use metering::time::Timestamp;
+use metering::trace::TraceParent;
 use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog, Partition, Tick, is_void};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::accounting::{Deliveries, Record, Request, Room};
@@ -32,10 +34,10 @@ type Producer = BaseProducer<Deliveries>;
 /// The cluster's event log in one Kafka topic.
 ///
 /// An append is confirmed when all replicas in sync have each of its records and the broker has
-/// told at what time. A producer that cannot go on (the cluster has forgotten or fenced it) is
-/// replaced; what was on its way is unavailable. A record larger than the topic takes is
-/// unavailable too, but no event is that large. Dropping the log finishes what is on its way, for
-/// at most 4 s.
+/// told at what time. A trace stands in each record's header `traceparent`. A producer that cannot
+/// go on (the cluster has forgotten or fenced it) is replaced; what was on its way is unavailable.
+/// A record larger than the topic takes is unavailable too, but no event is that large. Dropping
+/// the log finishes what is on its way, for at most 4 s.
 pub struct KafkaEventLog {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -50,9 +52,18 @@ struct Shared {
     stopped: AtomicBool,
 }
 
-/// A record as it goes out: its value lies in the request's body.
+/// The records of one request as they go out.
 struct Outgoing {
+    records: Vec<Addressed>,
+    /// All values, one after the other.
+    body: Vec<u8>,
+    /// In the header of each record, as text.
+    trace: Option<String>,
+}
+
+struct Addressed {
     partition: Partition,
+    /// Where its value lies in the body.
     value: Range<usize>,
 }
 
@@ -125,28 +136,24 @@ impl KafkaEventLog {
         partition: Partition,
         tick: Tick,
     ) -> Result<(), Unavailable> {
-        let mut body = Vec::with_capacity(16);
-        record::encode_tick(tick, &mut body);
-        let value = 0..body.len();
-        self.produce(&body, vec![Outgoing { partition, value }]).await.map(|_| ())
+        let mut outgoing = Outgoing::with_capacity(1, 16);
+        outgoing.push(partition, |body| record::encode_tick(tick, body));
+        self.produce(&outgoing).await.map(|_| ())
     }
 
     /// The log times of the records, once all are confirmed.
-    async fn produce(
-        &self,
-        body: &[u8],
-        records: Vec<Outgoing>,
-    ) -> Result<Vec<Timestamp>, Unavailable> {
+    async fn produce(&self, outgoing: &Outgoing) -> Result<Vec<Timestamp>, Unavailable> {
         let answered = {
             // Held while the records are handed over, so that the thread never drops a producer
             // within a request.
             let producer = self.shared.producer.read().unwrap_or_else(PoisonError::into_inner);
             let room = &producer.context().room;
             metrics::gauge!("tokenmeter_log_queue_records").set(room.records());
-            let (request, answered) = Request::start(room, records.len(), body.len())?;
-            for (place, outgoing) in records.iter().enumerate() {
+            let records = &outgoing.records;
+            let (request, answered) = Request::start(room, records.len(), outgoing.bytes())?;
+            for (place, addressed) in records.iter().enumerate() {
                 let record = Record { request: request.clone(), place };
-                self.shared.send(&producer, outgoing, body, record)?;
+                self.shared.send(&producer, outgoing, addressed, record)?;
             }
             answered
         };
@@ -159,21 +166,44 @@ impl KafkaEventLog {
     }
 }
 
+impl Outgoing {
+    fn with_capacity(records: usize, bytes: usize) -> Self {
+        let (records, body) = (Vec::with_capacity(records), Vec::with_capacity(bytes));
+        Self { records, body, trace: None }
+    }
+
+    fn push(&mut self, partition: Partition, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.body.len();
+        encode(&mut self.body);
+        self.records.push(Addressed { partition, value: start..self.body.len() });
+    }
+
+    fn bytes(&self) -> usize {
+        let header = |trace: &String| TraceParent::HEADER.len() + trace.len();
+        self.body.len() + self.records.len() * self.trace.as_ref().map_or(0, header)
+    }
+}
+
 impl Shared {
     /// Hands one record over; never blocks. What was handed over before may be stored.
     fn send(
         &self,
         producer: &Producer,
         outgoing: &Outgoing,
-        body: &[u8],
+        addressed: &Addressed,
         record: Record,
     ) -> Result<(), Unavailable> {
-        let value = body.get(outgoing.value.clone()).unwrap_or_default();
-        let partition = i32::try_from(outgoing.partition.number()).map_err(unavailable)?;
-        let base =
+        let value = outgoing.body.get(addressed.value.clone()).unwrap_or_default();
+        let partition = i32::try_from(addressed.partition.number()).map_err(unavailable)?;
+        let mut base =
             BaseRecord::<(), [u8], Box<Record>>::with_opaque_to(&self.topic, Box::new(record))
                 .partition(partition)
                 .payload(value);
+        if let Some(trace) = &outgoing.trace {
+            // Of its own for each record: the library takes it over.
+            let header = Header { key: TraceParent::HEADER, value: Some(trace) };
+            base = base.headers(OwnedHeaders::new_with_capacity(1).insert(header));
+        }
         producer.send(base).map_err(|(error, _)| producer.context().failed(&error))
     }
 
@@ -231,20 +261,22 @@ impl Drop for KafkaEventLog {
 
 #[async_trait]
 impl EventLog for KafkaEventLog {
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        trace: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let mut body = Vec::with_capacity(events.len() * 256);
-        let mut records = Vec::with_capacity(events.len());
+        let mut outgoing = Outgoing::with_capacity(events.len(), events.len() * 256);
+        outgoing.trace = trace.map(|trace| trace.to_string());
         for event in &events {
-            let start = body.len();
-            record::encode(event, &mut body);
             let partition = Partition::of(event.event.user_id, self.shared.settings.partitions);
-            records.push(Outgoing { partition, value: start..body.len() });
+            outgoing.push(partition, |body| record::encode(event, body));
         }
-        let log_times = self.produce(&body, records).await?;
-        drop(body);
+        let log_times = self.produce(&outgoing).await?;
+        drop(outgoing);
         if events.iter().zip(&log_times).any(|(event, log_time)| is_void(event, *log_time)) {
             return Err(AppendError::Lapsed);
         }

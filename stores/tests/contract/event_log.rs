@@ -7,6 +7,7 @@ use std::time::Duration;
 use metering::accounts::UserId;
 use metering::quota::{ADMISSION_WINDOW, MARGIN, PlanName};
 use metering::time::Timestamp;
+use metering::trace::TraceParent;
 use metering::usage::{
     AdmittedEvent, AppendError, EventId, EventLog, EventSource, Flags, IdOrigin, LogRecord,
     ModelName, Offset, OffsetRange, Partition, Payload, RequestType, TokenCounts, UsageEvent,
@@ -23,6 +24,7 @@ macro_rules! event_log_contract {
                 records_come_back_in_order_at_dense_offsets,
                 an_append_answers_the_log_time_of_its_records,
                 an_append_of_nothing_stores_nothing,
+                a_trace_changes_nothing_that_is_read,
                 everything_is_there_when_the_log_is_opened_again,
                 concurrent_appends_are_all_stored_once_and_in_order,
                 a_request_that_has_lapsed_is_not_counted,
@@ -95,6 +97,11 @@ pub(crate) fn ids(records: &[LogRecord]) -> Vec<String> {
     records.iter().map(id).collect()
 }
 
+/// A caller's trace.
+pub(crate) fn trace() -> TraceParent {
+    TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap()
+}
+
 /// Everything that is in the log now.
 pub(crate) async fn all(log: &impl EventSource) -> Vec<LogRecord> {
     let end = log.end(PARTITION).await.unwrap();
@@ -126,9 +133,9 @@ pub(crate) fn offsets(records: &[LogRecord]) -> Vec<u64> {
 
 pub(crate) async fn records_come_back_in_order_at_dense_offsets(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
-    log.append(events(&["a", "b", "c"], now)).await.unwrap();
-    log.append(events(&["d"], now)).await.unwrap();
-    log.append(events(&["e", "f"], now)).await.unwrap();
+    log.append(events(&["a", "b", "c"], now), None).await.unwrap();
+    log.append(events(&["d"], now), None).await.unwrap();
+    log.append(events(&["e", "f"], now), None).await.unwrap();
     let records = all(&*log).await;
     assert_eq!(ids(&records), ["a", "b", "c", "d", "e", "f"]);
     assert_eq!(offsets(&records), [0, 1, 2, 3, 4, 5]);
@@ -139,9 +146,9 @@ pub(crate) async fn records_come_back_in_order_at_dense_offsets(subject: &impl S
 
 pub(crate) async fn an_append_answers_the_log_time_of_its_records(subject: &impl Subject) {
     let log = subject.log();
-    let mut answered = log.append(events(&["a", "b"], subject.now())).await.unwrap();
+    let mut answered = log.append(events(&["a", "b"], subject.now()), None).await.unwrap();
     subject.second().await;
-    answered.extend(log.append(events(&["c"], subject.now())).await.unwrap());
+    answered.extend(log.append(events(&["c"], subject.now()), None).await.unwrap());
     let records = all(&*log).await;
     let stored: Vec<_> = records.iter().map(|record| record.log_time).collect();
     assert_eq!(answered.iter().map(|one| one.log_time).collect::<Vec<_>>(), stored);
@@ -150,18 +157,31 @@ pub(crate) async fn an_append_answers_the_log_time_of_its_records(subject: &impl
 
 pub(crate) async fn an_append_of_nothing_stores_nothing(subject: &impl Subject) {
     let log = subject.log();
-    assert_eq!(log.append(Vec::new()).await.unwrap(), []);
+    assert_eq!(log.append(Vec::new(), None).await.unwrap(), []);
     assert_eq!(log.end(PARTITION).await.unwrap(), Offset::default());
+}
+
+pub(crate) async fn a_trace_changes_nothing_that_is_read(subject: &impl Subject) {
+    let (log, now) = (subject.log(), subject.now());
+    log.append(events(&["a", "b"], now), Some(trace())).await.unwrap();
+    log.append(events(&["c"], now), None).await.unwrap();
+    let records = all(&*log).await;
+    assert_eq!(offsets(&records), [0, 1, 2]);
+    for (record, id) in records.iter().zip(["a", "b", "c"]) {
+        assert_eq!(record.payload, Payload::Event(Box::new(event(id, now))));
+    }
+    let range = OffsetRange { start: Offset::default(), end: Offset::new(3) };
+    assert_eq!(log.read_again(PARTITION, range, 10).await.unwrap(), records);
 }
 
 pub(crate) async fn everything_is_there_when_the_log_is_opened_again(subject: &impl Subject) {
     let now = subject.now();
-    subject.log().append(events(&["a", "b"], now)).await.unwrap();
+    subject.log().append(events(&["a", "b"], now), None).await.unwrap();
     let before = all(&*subject.log()).await;
     subject.reopen();
     let log = subject.log();
     assert_eq!(all(&*log).await, before);
-    log.append(events(&["c"], now)).await.unwrap();
+    log.append(events(&["c"], now), None).await.unwrap();
     let records = all(&*log).await;
     assert_eq!((ids(&records), offsets(&records)), (vec_of(&["a", "b", "c"]), vec![0, 1, 2]));
 }
@@ -176,7 +196,7 @@ pub(crate) async fn concurrent_appends_are_all_stored_once_and_in_order(subject:
         .map(|number| {
             let log = log.clone();
             let batch = (0..3).map(|place| event(&format!("{number}-{place}"), now)).collect();
-            tokio::spawn(async move { log.append(batch).await })
+            tokio::spawn(async move { log.append(batch, None).await })
         })
         .collect();
     for append in appends {
@@ -208,9 +228,9 @@ fn long_ago(subject: &impl Subject) -> Timestamp {
 
 pub(crate) async fn a_request_that_has_lapsed_is_not_counted(subject: &impl Subject) {
     let log = subject.log();
-    let lapsed = log.append(events(&["late"], long_ago(subject))).await;
+    let lapsed = log.append(events(&["late"], long_ago(subject)), None).await;
     assert!(matches!(lapsed, Err(AppendError::Lapsed)), "{lapsed:?}");
-    log.append(events(&["a"], subject.now())).await.unwrap();
+    log.append(events(&["a"], subject.now()), None).await.unwrap();
     assert_eq!(counted(all(&*log).await), ["a"]);
 }
 
@@ -218,15 +238,15 @@ pub(crate) async fn one_lapsed_event_lapses_its_request(subject: &impl Subject) 
     let log = subject.log();
     let mut request = events(&["a", "b"], subject.now());
     request[1].admitted_at = long_ago(subject);
-    let lapsed = log.append(request).await;
+    let lapsed = log.append(request, None).await;
     assert!(matches!(lapsed, Err(AppendError::Lapsed)), "{lapsed:?}");
     assert!(!counted(all(&*log).await).contains(&"b".to_owned()));
 }
 
 pub(crate) async fn a_read_gives_at_most_what_was_asked_for(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
-    log.append(events(&["a", "b", "c"], now)).await.unwrap();
-    log.append(events(&["d", "e"], now)).await.unwrap();
+    log.append(events(&["a", "b", "c"], now), None).await.unwrap();
+    log.append(events(&["d", "e"], now), None).await.unwrap();
     let read = async |from, count| stretch(&*log, PARTITION, Offset::new(from), count).await;
     assert_eq!(ids(&read(0, 2).await), ["a", "b"]);
     assert_eq!(ids(&read(2, 2).await), ["c", "d"]);
@@ -239,7 +259,7 @@ pub(crate) async fn a_read_at_the_end_waits_and_comes_back_empty(subject: &impl 
     let log = subject.log();
     let none = log.read(PARTITION, Offset::default(), 10, Duration::from_millis(5)).await;
     assert_eq!(none.unwrap(), []);
-    log.append(events(&["a"], subject.now())).await.unwrap();
+    log.append(events(&["a"], subject.now()), None).await.unwrap();
     assert_eq!(log.read(PARTITION, Offset::new(1), 10, NO_PATIENCE).await.unwrap(), []);
 }
 
@@ -250,13 +270,13 @@ pub(crate) async fn a_waiting_read_is_woken_by_an_append(subject: &impl Subject)
         tokio::spawn(async move { log.read(PARTITION, Offset::default(), 10, PATIENCE).await })
     };
     tokio::task::yield_now().await;
-    log.append(events(&["a"], subject.now())).await.unwrap();
+    log.append(events(&["a"], subject.now()), None).await.unwrap();
     assert_eq!(ids(&waiting.await.unwrap().unwrap()), ["a"]);
 }
 
 pub(crate) async fn a_read_beyond_the_end_is_refused(subject: &impl Subject) {
     let log = subject.log();
-    log.append(events(&["a"], subject.now())).await.unwrap();
+    log.append(events(&["a"], subject.now()), None).await.unwrap();
     let error = log.read(PARTITION, Offset::new(2), 10, NO_PATIENCE).await.unwrap_err();
     assert!(error.reason.contains("ends at 1"), "{error}");
 }
@@ -264,7 +284,7 @@ pub(crate) async fn a_read_beyond_the_end_is_refused(subject: &impl Subject) {
 pub(crate) async fn a_read_goes_wherever_it_is_asked_to(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
     let names: Vec<_> = (0..20).map(|number| format!("e{number}")).collect();
-    log.append(names.iter().map(|name| event(name, now)).collect()).await.unwrap();
+    log.append(names.iter().map(|name| event(name, now)).collect(), None).await.unwrap();
     for from in [0, 15, 3, 4, 19, 0, 7] {
         let read = stretch(&*log, PARTITION, Offset::new(from), 1).await;
         assert_eq!(ids(&read), [format!("e{from}")]);
@@ -281,7 +301,7 @@ pub(crate) async fn a_partition_of_others_is_refused(subject: &impl Subject) {
 
 pub(crate) async fn what_was_read_is_read_again_the_same(subject: &impl Subject) {
     let (log, now) = (subject.log(), subject.now());
-    log.append(events(&["a", "b", "c", "d", "e"], now)).await.unwrap();
+    log.append(events(&["a", "b", "c", "d", "e"], now), None).await.unwrap();
     let first = stretch(&*log, PARTITION, Offset::default(), 3).await;
     let again = async |start, end, max| {
         let range = OffsetRange { start: Offset::new(start), end: Offset::new(end) };

@@ -32,7 +32,7 @@ async fn used() -> (TempDir, Log) {
     for number in 0..100 {
         accounts.create(service_subject(&format!("subject {number}"))).await.unwrap();
         let events = (0..EVENTS / 100).map(|place| event(&format!("{number}-{place}"), now()));
-        log.append(events.collect()).await.unwrap();
+        log.append(events.collect(), None).await.unwrap();
     }
     let ledger = open_ledger(directory.path()).unwrap();
     counted.count(&ledger).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_clean_end_leaves_everything_in_the_files_themselves() {
         let log = open_log(directory.path()).unwrap();
         let subject = service_subject("another");
         let id = accounts.create(subject).await.unwrap().id;
-        log.append(vec![event("another", now())]).await.unwrap();
+        log.append(vec![event("another", now())], None).await.unwrap();
         ledger.erase_metadata(user(1)).await.unwrap();
         for _ in 0..10 {
             accounts.find(id).await.unwrap();
@@ -192,7 +192,7 @@ async fn use_all(directory: &Path, file: &str, counted: &Log) {
             {
                 from = last.offset.plus(1);
             }
-            drop(log.append(vec![event("after", now())]).await);
+            drop(log.append(vec![event("after", now())], None).await);
             drop(log.trim(Partition::SINGLE, Offset::new(EVENTS), now()).await);
         }
         "ledger.db" => {

@@ -65,7 +65,9 @@ async fn the_log_acknowledges_only_what_it_stored_and_goes_on() {
     for round in 0.. {
         let appends = (0..40).map(|number| {
             let (log, id) = (log.clone(), format!("{round}-{number}"));
-            tokio::spawn(async move { (id.clone(), log.append(vec![event(&id, now())]).await) })
+            tokio::spawn(
+                async move { (id.clone(), log.append(vec![event(&id, now())], None).await) },
+            )
         });
         for append in appends.collect::<Vec<_>>() {
             match append.await.unwrap() {
@@ -84,7 +86,7 @@ async fn the_log_acknowledges_only_what_it_stored_and_goes_on() {
     assert!(acknowledged.is_subset(&stored.iter().cloned().collect()), "while it is full");
 
     space_is_back();
-    log.append(vec![event("after", now())]).await.unwrap();
+    log.append(vec![event("after", now())], None).await.unwrap();
     acknowledged.insert("after".to_owned());
     let stored = dense_ids(&all(&*log).await);
     drop(log);

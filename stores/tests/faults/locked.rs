@@ -94,7 +94,7 @@ async fn files_that_somebody_keeps_to_themselves_are_not_waited_for_without_end(
     }
     drop(others);
     let log = open_log(directory.path()).unwrap();
-    log.append(vec![event("a", now())]).await.unwrap();
+    log.append(vec![event("a", now())], None).await.unwrap();
     open_ledger(directory.path()).unwrap();
     open_accounts(directory.path()).unwrap();
 }

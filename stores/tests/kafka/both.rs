@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use metering::Unavailable;
 use metering::time::Timestamp;
+use metering::trace::TraceParent;
 use metering::usage::{
     AdmittedEvent, AppendError, Appended, EventLog, EventSource, LogRecord, Offset, OffsetRange,
     Partition, Tick,
@@ -84,8 +85,12 @@ impl Subject for Store {
 
 #[async_trait]
 impl EventLog for Both {
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
-        self.log.append(events).await
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        trace: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        self.log.append(events, trace).await
     }
 }
 

@@ -36,7 +36,7 @@ async fn two_share_the_partitions_and_the_one_that_stays_gets_all() {
     let topic = made(4).await;
     let first = Both::joined(&topic.settings).await;
     owned(&first, |set| *set == all_of(4)).await;
-    first.append((0..40).map(|user| of_user(user, "one")).collect()).await.unwrap();
+    first.append((0..40).map(|user| of_user(user, "one")).collect(), None).await.unwrap();
 
     let second = Both::open(&topic.settings);
     let of_second = owned(&second, |set| set.len() == 2).await.pop().unwrap();
@@ -86,7 +86,10 @@ async fn a_waiting_read_ends_when_its_partition_is_taken_away() {
 async fn a_partition_that_comes_back_is_read_from_where_it_is_asked_for() {
     let topic = made(1).await;
     let first = Both::joined(&topic.settings).await;
-    first.append((0..6).map(|number| of_user(7, &format!("e{number}"))).collect()).await.unwrap();
+    first
+        .append((0..6).map(|number| of_user(7, &format!("e{number}"))).collect(), None)
+        .await
+        .unwrap();
     stretch(&first, Partition::SINGLE, Offset::default(), 3).await;
     tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
     // Another has read on; nobody has noted a position.

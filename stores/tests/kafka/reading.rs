@@ -38,13 +38,13 @@ async fn delete_below(topic: &FreshTopic, below: i64) {
 async fn what_the_codec_does_not_read_is_a_record_that_says_so() {
     let topic = made(1).await;
     let both = Both::joined(&topic.settings).await;
-    both.append(events(&["a"], now())).await.unwrap();
+    both.append(events(&["a"], now()), None).await.unwrap();
     let unknown_version = [8, 99];
     append_raw(&topic.settings, Some(&[0xff, 0xff])).await;
     append_raw(&topic.settings, Some(&unknown_version)).await;
     append_raw(&topic.settings, Some(&[])).await;
     append_raw(&topic.settings, None).await;
-    both.append(events(&["z"], now())).await.unwrap();
+    both.append(events(&["z"], now()), None).await.unwrap();
     let records = all(&both).await;
     assert_eq!(offsets(&records), [0, 1, 2, 3, 4, 5]);
     let values = [&[0xff, 0xff][..], &unknown_version, &[], &[]];
@@ -79,7 +79,7 @@ async fn records_that_retention_has_taken_are_refused_and_never_jumped_over() {
     let topic = made(1).await;
     let both = Both::joined(&topic.settings).await;
     let names: Vec<_> = (0..10).map(|number| event(&format!("e{number}"), now())).collect();
-    both.append(names).await.unwrap();
+    both.append(names, None).await.unwrap();
     delete_below(&topic, 5).await;
     let error = both.read(PARTITION, Offset::new(3), 10, NO_PATIENCE).await.unwrap_err();
     assert!(error.reason.contains("does not hold the record at 3"), "{error}");
@@ -100,15 +100,15 @@ async fn a_partition_that_nobody_reads_holds_up_no_other_and_is_whole_later() {
     let crowded = (0..100).find(|user| partition(*user) == Partition::new(0)).unwrap();
     let quiet = (0..100).find(|user| partition(*user) == Partition::new(1)).unwrap();
     let many = |name| (0..MANY).map(move |number| of_user(crowded, &format!("{name}{number}")));
-    both.append(many("first").collect()).await.unwrap();
+    both.append(many("first").collect(), None).await.unwrap();
     // Both stand at their start; from here on the one is not read.
     stretch(&both, Partition::new(0), Offset::default(), 1).await;
     for number in 0..20 {
-        both.append(vec![of_user(quiet, &format!("q{number}"))]).await.unwrap();
+        both.append(vec![of_user(quiet, &format!("q{number}"))], None).await.unwrap();
         let read = stretch(&both, Partition::new(1), Offset::new(number), 1).await;
         assert_eq!(ids(&read), [format!("q{number}")]);
     }
-    both.append(many("second").collect()).await.unwrap();
+    both.append(many("second").collect(), None).await.unwrap();
     let records = stretch(&both, Partition::new(0), Offset::new(1), 2 * MANY - 1).await;
     assert!(records.iter().zip(1..).all(|(record, offset)| record.offset.number() == offset));
     assert_eq!(ids(&records[2 * MANY - 2..]), [format!("second{}", MANY - 1)]);
@@ -119,7 +119,7 @@ async fn reading_again_goes_on_beside_reading() {
     let topic = made(1).await;
     let both = Arc::new(Both::joined(&topic.settings).await);
     let batch = (0..1_000).map(|number| event(&format!("e{number}"), now())).collect();
-    both.append(batch).await.unwrap();
+    both.append(batch, None).await.unwrap();
     let again = {
         let both = both.clone();
         tokio::spawn(async move {
@@ -144,7 +144,7 @@ async fn reading_again_goes_on_beside_reading() {
 async fn many_who_ask_for_ends_at_once_are_all_answered() {
     let topic = made(4).await;
     let both = Arc::new(Both::open(&topic.settings));
-    both.append((0..100).map(|user| of_user(user, "one")).collect()).await.unwrap();
+    both.append((0..100).map(|user| of_user(user, "one")).collect(), None).await.unwrap();
     let asked: Vec<_> = (0..100)
         .map(|number| {
             let both = both.clone();
@@ -164,7 +164,7 @@ async fn offsets_hold_the_generation_and_those_of_another_are_refused() {
     let mut settings = topic.settings.clone();
     settings.generation = 2;
     let both = Both::joined(&settings).await;
-    both.append(events(&["a", "b"], now())).await.unwrap();
+    both.append(events(&["a", "b"], now()), None).await.unwrap();
     let start = Offset::new(2 << 48);
     let records = stretch(&both, PARTITION, start, 2).await;
     assert_eq!(offsets(&records), [start.number(), start.number() + 1]);
@@ -192,7 +192,7 @@ async fn a_topic_made_anew_under_its_name_is_another_log() {
     let topic = made(1).await;
     let expected = topic.admin().topic_id().await.unwrap();
     let first = Both::joined(&topic.settings).await;
-    first.append(events(&["a"], now())).await.unwrap();
+    first.append(events(&["a"], now()), None).await.unwrap();
     assert_eq!(all(&first).await.len(), 1);
     drop(first);
     topic.delete().await;
@@ -208,7 +208,7 @@ async fn a_topic_made_anew_under_its_name_is_another_log() {
 async fn trimming_notes_the_groups_offset_for_tools() {
     let topic = made(1).await;
     let both = Both::joined(&topic.settings).await;
-    both.append(events(&["a", "b", "c"], now())).await.unwrap();
+    both.append(events(&["a", "b", "c"], now()), None).await.unwrap();
     assert_eq!(both.trim(PARTITION, Offset::new(2), now()).await.unwrap(), 0);
     let tool: BaseConsumer =
         config(&topic.settings).set("group.id", &topic.settings.group).create().unwrap();

@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use metering::Unavailable;
 use metering::time::{Clock, Timestamp};
+use metering::trace::TraceParent;
 use metering::usage::{
     AdmittedEvent, AppendError, Appended, EventLog, EventSource, LogRecord, Offset, OffsetRange,
     Partition, Tick,
@@ -146,7 +147,12 @@ impl Drop for SqliteEventLog {
 
 #[async_trait]
 impl EventLog for SqliteEventLog {
-    async fn append(&self, events: Vec<AdmittedEvent>) -> Result<Vec<Appended>, AppendError> {
+    /// The trace is dropped: the records have no headers, and only this process reads them.
+    async fn append(
+        &self,
+        events: Vec<AdmittedEvent>,
+        _trace: Option<TraceParent>,
+    ) -> Result<Vec<Appended>, AppendError> {
         let Some(oldest) = events.iter().map(|event| event.admitted_at).min() else {
             return Ok(Vec::new());
         };
