@@ -87,10 +87,6 @@ pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker keeps an empty fetch. A partition that is sought waits for the fetch before.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
 
-/// What the broker gathers before it answers a fetch, for as long as it may: to answer for each
-/// record that comes costs the broker more than to take it did.
-const FETCH_BYTES_MIN: u32 = 64 << 10;
-
 /// What one fetch brings of one partition: prefetched records go past their bound by as much.
 const FETCH_PARTITION_BYTES_MAX: u32 = 256 << 10;
 
@@ -192,7 +188,6 @@ impl KafkaSettings {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_uncommitted")
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
-            .set("fetch.min.bytes", FETCH_BYTES_MIN.to_string())
             .set("fetch.message.max.bytes", FETCH_PARTITION_BYTES_MAX.to_string())
             .set("queued.min.messages", records.to_string())
             .set("queued.max.messages.kbytes", kibibytes.to_string())
