@@ -152,7 +152,7 @@ impl Counting {
         while let Some(next) = self.next_step().await {
             match next {
                 Ok(Serving::Open) => {
-                    self.opened("everything in the log is counted: admissions begin")
+                    self.opened("everything in the log is counted: admissions begin");
                 }
                 Ok(next) => self.serving = next,
                 Err(error) => {

@@ -60,7 +60,7 @@ async fn ask_for_what_waits(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiti
         }
         // Whoever went away asks for nothing any more.
         waiting.retain(|one| !one.answer.is_closed());
-        answer(&shared, waiting.drain(..).collect()).await;
+        answer(&shared, std::mem::take(&mut waiting)).await;
     }
 }
 
