@@ -4,10 +4,11 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::time::Timestamp;
 use metering::usage::RequestType;
-use sqlx::encode::IsNull;
+use sqlx::Row as _;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValueRef};
-use sqlx::{Decode, Encode, Postgres, Row as _, Type};
+use sqlx::postgres::PgRow;
+
+pub(super) use crate::postgres::Id;
 
 /// The label of this store in errors and metrics.
 pub(super) const STORE: &str = "ledger";
@@ -42,36 +43,6 @@ pub(super) fn partition_number(partition: metering::usage::Partition) -> Result<
 
 fn odd(column: &str, source: impl Into<BoxDynError>) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
-}
-
-/// A user's id in a column of type `uuid`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Id(pub(super) UserId);
-
-impl Type<Postgres> for Id {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("uuid")
-    }
-}
-
-impl PgHasArrayType for Id {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("_uuid")
-    }
-}
-
-impl Encode<'_, Postgres> for Id {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-}
-
-impl Decode<'_, Postgres> for Id {
-    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        let bytes: [u8; 16] = value.as_bytes()?.try_into()?;
-        Ok(Self(UserId::from_bytes(bytes)))
-    }
 }
 
 /// A user's id as ClickHouse writes a UUID: two numbers of 64 bits, the higher one first.

@@ -46,7 +46,7 @@ impl Decode<'_, Postgres> for Instant {
 
 /// A user's id in a `uuid` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Id(pub(super) UserId);
+pub(crate) struct Id(pub(crate) UserId);
 
 impl Type<Postgres> for Id {
     fn type_info() -> PgTypeInfo {
