@@ -67,7 +67,7 @@ impl Load {
             user_id: user(mixed(chance) % self.users),
             event_id: event_id(offset),
             id_origin: IdOrigin::Client,
-            request_type: RequestType::from_index(chance % 8 % 3).unwrap(),
+            request_type: RequestType::from_number(chance % 8 % 3).unwrap(),
             model: ModelName::new(MODELS[usize::try_from(chance >> 8 & 3).unwrap()]),
             tokens: TokenCounts { prompt: few(16), completion: few(28), cached: 0, reasoning: 0 },
             occurred_at: now,

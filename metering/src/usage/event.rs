@@ -26,8 +26,8 @@ impl RequestType {
     /// All of them, in the order of [`Self::index`].
     pub const ALL: [Self; 3] = [Self::Chat, Self::Plagiarism, Self::PromptGeneration];
 
-    /// Its place in arrays of per-type counts, and its number in every store: fixed for ever.
-    pub const fn index(self) -> usize {
+    /// Its number in every store: fixed for ever.
+    pub const fn number(self) -> u8 {
         match self {
             Self::Chat => 0,
             Self::Plagiarism => 1,
@@ -36,8 +36,13 @@ impl RequestType {
     }
 
     /// The request type of a number that a store kept.
-    pub fn from_index(index: u64) -> Option<Self> {
-        usize::try_from(index).ok().and_then(|index| Self::ALL.get(index).copied())
+    pub fn from_number(number: impl TryInto<usize>) -> Option<Self> {
+        number.try_into().ok().and_then(|number| Self::ALL.get(number).copied())
+    }
+
+    /// Its place in arrays of per-type counts.
+    pub const fn index(self) -> usize {
+        self.number() as usize
     }
 
     /// As JSON shows it.

@@ -58,18 +58,12 @@ pub(super) fn user_id(uuid: u128) -> UserId {
 
 /// The number of a request type in every table: that of its name in the enumeration.
 pub(super) const fn type_number(request_type: RequestType) -> i8 {
-    match request_type {
-        RequestType::Chat => 0,
-        RequestType::Plagiarism => 1,
-        RequestType::PromptGeneration => 2,
-    }
+    request_type.number().cast_signed()
 }
 
 /// The request type of a number.
 pub(super) fn request_type(number: i8) -> Result<RequestType, Unavailable> {
-    u64::try_from(number)
-        .ok()
-        .and_then(RequestType::from_index)
+    RequestType::from_number(number)
         .ok_or_else(|| unavailable(format!("{number} is no request type")))
 }
 

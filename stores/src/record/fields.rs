@@ -231,6 +231,6 @@ fn time(field: &str, number: u64) -> Result<Timestamp, Undecodable> {
 fn request_type(number: u64) -> Result<RequestType, Undecodable> {
     number
         .checked_sub(1)
-        .and_then(RequestType::from_index)
+        .and_then(RequestType::from_number)
         .ok_or_else(|| wrong("request_type", number))
 }

@@ -54,7 +54,7 @@ pub struct Undecodable(String);
 pub fn encode(admitted: &AdmittedEvent, into: &mut Vec<u8>) {
     let event = &admitted.event;
     let tokens = event.tokens;
-    let request_type = u64::try_from(event.request_type.index() + 1).unwrap_or(0);
+    let request_type = u64::from(event.request_type.number()) + 1;
     whole(number::VERSION, VERSION, into);
     filled(number::USER_ID, event.user_id.as_bytes(), into);
     filled(number::EVENT_ID, event.event_id.as_str().as_bytes(), into);

@@ -69,7 +69,7 @@ pub(super) fn event(asked: &Admission) -> Vec<u8> {
     out.extend(asked.id_digest.0);
     out.extend(asked.content_digest.0);
     out.extend(asked.tokens.to_le_bytes());
-    out.push(index(asked.request_type));
+    out.push(asked.request_type.number());
     out.push(asked.tier.0);
     let service = u8::from(asked.trust == Trust::Service);
     let barred = u8::from(asked.barred) << 1;
@@ -84,7 +84,7 @@ pub(super) fn hold(asked: &Hold) -> Vec<u8> {
     out.extend(asked.id_digest.0);
     out.extend(asked.content_digest.0);
     out.extend(asked.tokens.to_le_bytes());
-    out.extend([index(asked.request_type), asked.tier.0]);
+    out.extend([asked.request_type.number(), asked.tier.0]);
     out.extend(asked.period.number().to_le_bytes());
     out.extend(asked.expires_at.as_millis().to_le_bytes());
     out
@@ -149,10 +149,6 @@ fn put_totals(out: &mut Vec<u8>, totals: &Totals) {
     for count in totals.requests {
         out.extend(count.min(COUNT_MAX).to_le_bytes());
     }
-}
-
-fn index(request_type: metering::usage::RequestType) -> u8 {
-    u8::try_from(request_type.index()).unwrap_or_default()
 }
 
 /// The strings of a reply.

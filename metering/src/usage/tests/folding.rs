@@ -23,7 +23,7 @@ fn admitted((user, id, prompt, request_type, minutes): Choice) -> AdmittedEvent 
         user_id: UserId::from_bytes([user; 16]),
         event_id: EventId::new(&id.to_string()).unwrap(),
         id_origin: IdOrigin::Client,
-        request_type: RequestType::from_index(request_type).unwrap(),
+        request_type: RequestType::from_number(request_type).unwrap(),
         model: ModelName::new(["gpt-4", "gpt-4o"][usize::from(id % 2)]),
         tokens: TokenCounts { prompt, completion: 2 * prompt, cached: prompt / 2, reasoning: 1 },
         occurred_at: Timestamp::from_millis(OCTOBER + minutes * 60_000),

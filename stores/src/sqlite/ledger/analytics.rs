@@ -14,7 +14,7 @@ use metering::usage::{
 };
 use rusqlite::{Connection, Error, OptionalExtension as _, Row, named_params};
 
-use super::row::{count, name_number, request_type, type_number, user_id};
+use super::row::{count, name_number, request_type, user_id};
 
 const HOUR_MILLIS: i64 = 3_600_000;
 const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
@@ -78,7 +78,7 @@ impl Filters {
     fn new(open: &Connection, query: &AnalyticsQuery) -> rusqlite::Result<Self> {
         let number = |name: &str| name_number(open, name);
         Ok(Self {
-            request_type: query.request_type.map(type_number),
+            request_type: query.request_type.map(RequestType::number),
             model: query.model.as_ref().map(|model| number(model.as_str())).transpose()?,
             plan: query.plan.as_ref().map(|plan| number(plan.as_str())).transpose()?,
             user: query.user_id.map(|user| user_number(open, user)).transpose()?,

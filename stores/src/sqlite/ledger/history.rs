@@ -3,12 +3,12 @@
 use metering::time::Timestamp;
 use metering::usage::{
     EventId, Flags, HistoryPosition, HistoryQuery, HistoryRow, Metadata, ModelName, Offset,
-    TokenCounts,
+    RequestType, TokenCounts,
 };
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, Row, params};
 
-use super::row::{count, name_number, request_type, stored, type_number};
+use super::row::{count, name_number, request_type, stored};
 
 /// Above every row: the row values that bound a page are exclusive.
 pub(super) const NEWEST: (i64, i64) = (i64::MAX, 0);
@@ -31,7 +31,7 @@ pub(super) fn history(
                 offset,
                 query.from.unwrap_or(Timestamp::MIN).as_millis(),
                 model,
-                query.request_type.map(type_number),
+                query.request_type.map(RequestType::number),
                 i64::try_from(query.rows_max).unwrap_or(i64::MAX),
             ],
             read_row,

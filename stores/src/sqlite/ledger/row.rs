@@ -37,22 +37,10 @@ pub(super) fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> 
     bytes(row, column).map(UserId::from_bytes)
 }
 
-/// The number of a request type in every table.
-pub(super) const fn type_number(request_type: RequestType) -> u8 {
-    match request_type {
-        RequestType::Chat => 0,
-        RequestType::Plagiarism => 1,
-        RequestType::PromptGeneration => 2,
-    }
-}
-
 /// A column with the number of a request type.
 pub(super) fn request_type(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestType> {
     let number: i64 = row.get(column)?;
-    u64::try_from(number)
-        .ok()
-        .and_then(RequestType::from_index)
-        .ok_or(Error::IntegralValueOutOfRange(column, number))
+    RequestType::from_number(number).ok_or(Error::IntegralValueOutOfRange(column, number))
 }
 
 /// The number of a model's or plan's name; one that no row has when the name was never met.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use super::dead_letters;
 use super::erasure::Erased;
 use super::numbers::Numbers;
-use super::row::{count, stored, type_number, unavailable};
+use super::row::{count, stored, unavailable};
 
 /// The page cache, in KiB: the leaves of the user index that a flush touches at random.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -135,7 +135,7 @@ fn insert_events(
             event.occurred_at.as_millis(),
             event.received_at.as_millis(),
             log_time.as_millis(),
-            type_number(event.request_type),
+            event.request_type.number(),
             numbers.name(open, event.model.as_str())?,
             numbers.name(open, admitted.plan.as_str())?,
             event.tokens.prompt,
@@ -165,7 +165,7 @@ fn place(
     let user = user.map_or(Ok(0), |user| numbers.user(open, user))?;
     let model = numbers.name(open, by.model.as_str())?;
     let plan = numbers.name(open, by.plan.as_str())?;
-    Ok((bucket, user, type_number(by.request_type), model, plan))
+    Ok((bucket, user, by.request_type.number(), model, plan))
 }
 
 fn add_daily(open: &Transaction<'_>, numbers: &mut Numbers, flush: &Flush) -> rusqlite::Result<()> {
