@@ -13,6 +13,7 @@
 //! An adapter decides nothing about usage: rules stand in `metering`, and each adapter passes the
 //! rule suite of its port in `tests/contract`.
 
+mod analytics;
 pub mod clickhouse;
 pub mod cluster_ledger;
 pub mod cluster_status;

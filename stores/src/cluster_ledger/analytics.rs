@@ -1,7 +1,4 @@
-//! Everybody's usage, from the summaries.
-//!
-//! Questions without users are answered from the hourly summary, others from the daily one. Whole
-//! hours (days) inside the span come from the summary, the parts at its edges from the events.
+//! Everybody's usage, in one statement over a summary and the events at the edges of the span.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +7,15 @@ use clickhouse::query::Query;
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::PlanName;
-use metering::time::{Period, Timestamp};
+use metering::time::Timestamp;
 use metering::usage::{
-    Analytics, AnalyticsQuery, Dimension, Granularity, ModelName, RequestType, SeriesRow,
-    UsageTotals, UserTotal,
+    Analytics, AnalyticsQuery, ModelName, RequestType, SeriesRow, UsageTotals, UserTotal,
 };
 use serde::Deserialize;
 
 use super::Shared;
-use super::spans::Span;
 use super::stored::{request_type, type_number, unavailable, user_id};
-
-const HOUR_MILLIS: i64 = 3_600_000;
-const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+use crate::analytics::{DAY_MILLIS, Grouping, HOUR_MILLIS, Span, plus};
 
 /// What stands before the rows that are summed, and behind them.
 const SUMS: [&str; 2] = [include_str!("sql/sums.sql"), include_str!("sql/sums_by.sql")];
@@ -37,12 +30,10 @@ pub(super) async fn analytics(
     shared: &Shared,
     query: &AnalyticsQuery,
 ) -> Result<Analytics, Unavailable> {
-    let span = Span { from: query.from.as_millis(), to: query.to.as_millis() };
-    let before = Span { from: span.from.saturating_sub(span.length()), to: span.from };
-    let buckets = Grouping::of(&query.group_by, Some(query.granularity));
+    let span = Span::of(query);
     let (series, previous, top_users) = tokio::try_join!(
-        sums(shared, span, query, buckets),
-        sums(shared, before, query, Grouping::default()),
+        sums(shared, span, query, Grouping::of(query)),
+        sums(shared, span.before(), query, Grouping::default()),
         top_users(shared, span, query),
     )?;
     let mut totals = UsageTotals::default();
@@ -60,49 +51,6 @@ pub(super) async fn analytics(
     };
     let series = series.into_iter().map(row).collect();
     Ok(Analytics { totals, previous, series, top_users })
-}
-
-#[derive(Clone, Copy, Default)]
-struct Grouping {
-    request_type: bool,
-    model: bool,
-    plan: bool,
-    user: bool,
-    /// `None`: one bucket for the whole span.
-    granularity: Option<Granularity>,
-}
-
-impl Grouping {
-    fn of(dimensions: &[Dimension], granularity: Option<Granularity>) -> Self {
-        let by = |dimension| dimensions.contains(&dimension);
-        Self {
-            request_type: by(Dimension::RequestType),
-            model: by(Dimension::Model),
-            plan: by(Dimension::Plan),
-            user: by(Dimension::User),
-            granularity,
-        }
-    }
-
-    /// The bucket of an instant.
-    fn bucket(&self, instant: i64) -> Timestamp {
-        let instant = Timestamp::from_millis(instant);
-        match self.granularity {
-            None => Timestamp::MIN,
-            Some(Granularity::Hour) => instant.hour().start(),
-            Some(Granularity::Day) => instant.day().start(),
-            Some(Granularity::Month) => Period::of(instant).start(),
-        }
-    }
-
-    /// The stretch that SQL groups by: months are made of days afterwards. 0: everything.
-    const fn width(&self) -> i64 {
-        match self.granularity {
-            None => 0,
-            Some(Granularity::Hour) => HOUR_MILLIS,
-            Some(Granularity::Day | Granularity::Month) => DAY_MILLIS,
-        }
-    }
 }
 
 /// In the order of the answer.
@@ -128,7 +76,7 @@ async fn sums(
 ) -> Result<BTreeMap<Key, UsageTotals>, Unavailable> {
     let of_users = by.user || query.user_id.is_some();
     let select = select(shared, SUMS, of_users, span, query)
-        .param("width", by.width())
+        .param("width", by.width().unwrap_or(0))
         .param("by_type", u8::from(by.request_type))
         .param("by_model", u8::from(by.model))
         .param("by_plan", u8::from(by.plan))
@@ -185,10 +133,7 @@ fn select(
 }
 
 fn add(into: &mut UsageTotals, more: UsageTotals) -> Result<(), Unavailable> {
-    let sum = |a: u64, b: u64| a.checked_add(b).ok_or_else(|| unavailable("a sum is too large"));
-    into.events = sum(into.events, more.events)?;
-    into.prompt_tokens = sum(into.prompt_tokens, more.prompt_tokens)?;
-    into.completion_tokens = sum(into.completion_tokens, more.completion_tokens)?;
+    *into = plus(*into, more).ok_or_else(|| unavailable("a sum is too large"))?;
     Ok(())
 }
 

@@ -21,7 +21,6 @@ mod monthly;
 mod owned;
 mod repair;
 mod running_totals;
-mod spans;
 mod stored;
 mod summaries;
 mod take_over;

@@ -1,36 +1,28 @@
-//! Everybody's usage, from the summaries.
-//!
-//! Questions without users are answered from the hourly summary, others from the daily one. Whole
-//! hours (days) inside the span come from the summary, the parts at its edges from the events.
+//! Everybody's usage, from a summary and, after it, the events at the edges of the span.
 
 use std::collections::{BTreeMap, HashMap};
 
 use metering::accounts::UserId;
 use metering::quota::PlanName;
-use metering::time::{Period, Timestamp};
+use metering::time::Timestamp;
 use metering::usage::{
-    Analytics, AnalyticsQuery, Dimension, Granularity, ModelName, RequestType, SeriesRow,
-    UsageTotals, UserTotal,
+    Analytics, AnalyticsQuery, ModelName, RequestType, SeriesRow, UsageTotals, UserTotal,
 };
 use rusqlite::{Connection, Error, OptionalExtension as _, Row, named_params};
 
 use super::row::{count, name_number, request_type, user_id};
-
-const HOUR_MILLIS: i64 = 3_600_000;
-const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+use crate::analytics::{DAY_MILLIS, Grouping, HOUR_MILLIS, Span, plus};
 
 /// See `UsageReports::analytics`. `open` must be in a transaction.
 pub(super) fn analytics(open: &Connection, query: &AnalyticsQuery) -> rusqlite::Result<Analytics> {
-    let span = Span { from: query.from.as_millis(), to: query.to.as_millis() };
+    let span = Span::of(query);
     let filters = Filters::new(open, query)?;
-    let buckets = Grouping::of(&query.group_by, Some(query.granularity));
-    let series = sums(open, span, &filters, &buckets)?;
+    let series = sums(open, span, &filters, &Grouping::of(query))?;
     let mut totals = UsageTotals::default();
     for sum in series.values() {
         add(&mut totals, *sum)?;
     }
-    let before = Span { from: span.from.saturating_sub(span.millis()), to: span.from };
-    let previous = sums(open, before, &filters, &Grouping::of(&[], None))?;
+    let previous = sums(open, span.before(), &filters, &Grouping::default())?;
     let top_users = top_users(open, span, &filters, query.top)?;
     Ok(Analytics {
         totals,
@@ -38,32 +30,6 @@ pub(super) fn analytics(open: &Connection, query: &AnalyticsQuery) -> rusqlite::
         series: named(open, series)?,
         top_users,
     })
-}
-
-/// `[from, to)`, in milliseconds.
-#[derive(Clone, Copy)]
-struct Span {
-    from: i64,
-    to: i64,
-}
-
-impl Span {
-    fn millis(self) -> i64 {
-        self.to.saturating_sub(self.from).max(0)
-    }
-
-    /// The whole units inside, and what is left before and after them.
-    fn cut(self, unit: i64) -> (Span, [Span; 2]) {
-        let first = self.from.div_euclid(unit) + i64::from(self.from.rem_euclid(unit) != 0);
-        let end = self.to.div_euclid(unit);
-        if first >= end {
-            let nothing = Span { from: self.to, to: self.to };
-            return (Span { from: first, to: first }, [self, nothing]);
-        }
-        let before = Span { from: self.from, to: first * unit };
-        let after = Span { from: end * unit, to: self.to };
-        (Span { from: first, to: end }, [before, after])
-    }
 }
 
 /// Numbers to compare rows with; `None` lets all through.
@@ -92,49 +58,6 @@ fn user_number(open: &Connection, user: UserId) -> rusqlite::Result<i64> {
     Ok(select.query_row([user.as_bytes()], |row| row.get(0)).optional()?.unwrap_or(-1))
 }
 
-#[derive(Clone, Copy, Default)]
-struct Grouping {
-    request_type: bool,
-    model: bool,
-    plan: bool,
-    user: bool,
-    /// `None`: one bucket for the whole span.
-    granularity: Option<Granularity>,
-}
-
-impl Grouping {
-    fn of(dimensions: &[Dimension], granularity: Option<Granularity>) -> Self {
-        let by = |dimension| dimensions.contains(&dimension);
-        Self {
-            request_type: by(Dimension::RequestType),
-            model: by(Dimension::Model),
-            plan: by(Dimension::Plan),
-            user: by(Dimension::User),
-            granularity,
-        }
-    }
-
-    /// The bucket of an instant.
-    fn bucket(&self, instant: i64) -> Timestamp {
-        let instant = Timestamp::from_millis(instant);
-        match self.granularity {
-            None => Timestamp::MIN,
-            Some(Granularity::Hour) => instant.hour().start(),
-            Some(Granularity::Day) => instant.day().start(),
-            Some(Granularity::Month) => Period::of(instant).start(),
-        }
-    }
-
-    /// The stretch, in milliseconds, that SQL groups by: months are made of days afterwards.
-    fn width(&self) -> i64 {
-        match self.granularity {
-            None => i64::MAX,
-            Some(Granularity::Hour) => HOUR_MILLIS,
-            Some(Granularity::Day | Granularity::Month) => DAY_MILLIS,
-        }
-    }
-}
-
 /// Start, model, request type, plan, user: the order of the answer, but for names as numbers.
 type Key = (Timestamp, Option<i64>, Option<RequestType>, Option<i64>, Option<i64>);
 type Sums = BTreeMap<Key, UsageTotals>;
@@ -149,7 +72,7 @@ fn sums(open: &Connection, span: Span, filters: &Filters, by: &Grouping) -> rusq
     let (whole, edges) = span.cut(unit);
     let mut sums = Sums::new();
     add_rows(open, (select, unit), whole, (filters, by), &mut sums)?;
-    for edge in edges.into_iter().filter(|edge| edge.from < edge.to) {
+    for edge in edges.into_iter().filter(|edge| !edge.is_empty()) {
         let select = include_str!("sql/analytics_events.sql");
         add_rows(open, (select, 1), edge, (filters, by), &mut sums)?;
     }
@@ -164,7 +87,7 @@ fn add_rows(
     (filters, by): (&Filters, &Grouping),
     sums: &mut Sums,
 ) -> rusqlite::Result<()> {
-    let width = (by.width() / unit).max(1);
+    let width = (by.width().unwrap_or(i64::MAX) / unit).max(1);
     let mut select = open.prepare_cached(select)?;
     let mut rows = select.query(named_params! {
         ":first": span.from, ":end": span.to, ":width": width,
@@ -192,10 +115,7 @@ fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
 }
 
 fn add(into: &mut UsageTotals, more: UsageTotals) -> rusqlite::Result<()> {
-    let sum = |a: u64, b: u64| a.checked_add(b).ok_or(Error::IntegralValueOutOfRange(0, i64::MAX));
-    into.events = sum(into.events, more.events)?;
-    into.prompt_tokens = sum(into.prompt_tokens, more.prompt_tokens)?;
-    into.completion_tokens = sum(into.completion_tokens, more.completion_tokens)?;
+    *into = plus(*into, more).ok_or(Error::IntegralValueOutOfRange(0, i64::MAX))?;
     Ok(())
 }
 
