@@ -17,6 +17,7 @@ mod analytics;
 pub mod clickhouse;
 pub mod cluster_ledger;
 pub mod cluster_status;
+mod compared;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
 #[cfg(not(feature = "failpoints"))]

@@ -8,7 +8,7 @@ use clickhouse::query::RowCursor;
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::time::{Day, Hour, Period};
-use metering::usage::{Difference, RequestType};
+use metering::usage::Difference;
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _};
 
@@ -16,22 +16,10 @@ use super::applying::read_totals;
 use super::books::{BOOK_TIMEOUT, Cursors, SNAPSHOT, patient};
 use super::stored::{Id, STORE, request_type, unavailable, user_id};
 use super::{Shared, ask_within};
-
-/// Differences listed at most: a broken book has as many as it has rows.
-const DIFFERENCES_MAX: usize = 100;
+use crate::compared::{DIFFERENCES_MAX, SUMS, TOTALS};
 
 /// Rows of statistics read at a time.
 const PAGE_ROWS: usize = 5000;
-
-const SUMS: [&str; 5] =
-    ["events", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"];
-
-const TOTALS: [&str; 4] = [
-    "tokens",
-    RequestType::Chat.counter(),
-    RequestType::Plagiarism.counter(),
-    RequestType::PromptGeneration.counter(),
-];
 
 /// See `Books::summaries`. Events and summaries are not read in the same instant: while a partition is
 /// counted a row may seem to differ, so only what differs a second time is told.

@@ -2,15 +2,13 @@
 
 use metering::time::{Day, Hour, Period};
 use metering::usage::{
-    Difference, Offset, OffsetRange, Partition, PartitionBook, RawBook, RequestType, Tallies,
+    Difference, Offset, OffsetRange, Partition, PartitionBook, RawBook, Tallies,
 };
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use super::row::{count, request_type, stored, user_id};
 use super::writer::read_cursor;
-
-/// Differences listed at most: a broken book has as many as it has rows.
-const DIFFERENCES_MAX: usize = 100;
+use crate::compared::{self, DIFFERENCES_MAX};
 
 /// See `Books::partitions`.
 pub(super) fn partitions(open: &Connection) -> rusqlite::Result<Vec<PartitionBook>> {
@@ -90,18 +88,8 @@ pub(super) fn repair(open: &mut Connection) -> rusqlite::Result<()> {
 /// Columns that are compared, and where the first pair stands: expected ones, then found ones.
 type Columns = (usize, &'static [&'static str]);
 
-const SUMS: Columns =
-    (5, &["events", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"]);
-
-const TOTALS: Columns = (
-    2,
-    &[
-        "tokens",
-        RequestType::Chat.counter(),
-        RequestType::Plagiarism.counter(),
-        RequestType::PromptGeneration.counter(),
-    ],
-);
+const SUMS: Columns = (5, &compared::SUMS);
+const TOTALS: Columns = (2, &compared::TOTALS);
 
 fn compare(
     open: &Connection,
