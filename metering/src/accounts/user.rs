@@ -161,3 +161,20 @@ pub struct User {
     /// When anything above last changed.
     pub updated_at: Timestamp,
 }
+
+impl User {
+    /// The user with another role or lock (`None` leaves as it is); `None` when it changes nothing.
+    pub fn changed(
+        &self,
+        role: Option<Role>,
+        locked: Option<bool>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let after = Self {
+            role: role.unwrap_or(self.role),
+            locked: locked.unwrap_or(self.locked),
+            ..self.clone()
+        };
+        (after != *self).then_some(Self { updated_at: now, ..after })
+    }
+}

@@ -96,15 +96,7 @@ impl Accounts for PostgresAccounts {
             let Some(before) = before.fetch_optional(&mut *transaction).await? else {
                 return Ok(None);
             };
-            let after = User {
-                role: role.unwrap_or(before.role),
-                locked: locked.unwrap_or(before.locked),
-                ..before.clone()
-            };
-            if after == before {
-                return Ok(Some(before));
-            }
-            let after = User { updated_at: now, ..after };
+            let Some(after) = before.changed(role, locked, now) else { return Ok(Some(before)) };
             update(&mut transaction, &after).await?;
             if after.locked {
                 end_sessions(&mut transaction, id).await?;

@@ -76,15 +76,7 @@ impl Accounts for SqliteAccounts {
     ) -> Result<Option<User>, Unavailable> {
         self.write(move |transaction| {
             let Some(before) = find(transaction, id)? else { return Ok(None) };
-            let after = User {
-                role: role.unwrap_or(before.role),
-                locked: locked.unwrap_or(before.locked),
-                ..before.clone()
-            };
-            if after == before {
-                return Ok(Some(before));
-            }
-            let after = User { updated_at: now, ..after };
+            let Some(after) = before.changed(role, locked, now) else { return Ok(Some(before)) };
             transaction.execute(
                 "UPDATE users SET role = ?2, locked = ?3, updated_at = ?4 WHERE id = ?1",
                 params![id.as_bytes(), after.role.as_str(), after.locked, now.as_millis()],
