@@ -9,7 +9,7 @@ pub use api_key::{ApiKey, ApiKeyId, Scope, Scopes};
 pub use ports::{
     Accounts, AddressKey, ApiKeys, Change, ChangeFeed, ChangeKind, CreateError, LoginAttempts,
     NewUser, PreferenceStore, Rotation, Sessions, SigningKey, SigningKeys, Subscriptions, UserPage,
-    UserQuery,
+    UserQuery, WRONG_PASSWORDS_KEPT_FOR,
 };
 pub use subscription::{
     Preferences, PreferencesChange, Subscription, SubscriptionChange, SubscriptionStatus, Theme,

@@ -232,6 +232,20 @@ pub enum AddressKey {
     Client(String),
 }
 
+impl AddressKey {
+    /// As stores keep it: an account and a client of the same text differ.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Account(email) => format!("account:{email}"),
+            Self::Client(address) => format!("client:{address}"),
+        }
+    }
+}
+
+/// How long a wrong password is kept: longer than any span that throttling asks about. Shorter would
+/// let attempts be forgotten.
+pub const WRONG_PASSWORDS_KEPT_FOR: Duration = Duration::from_secs(86_400);
+
 /// Wrong passwords of late.
 #[async_trait]
 pub trait LoginAttempts: Send + Sync {
@@ -242,7 +256,7 @@ pub trait LoginAttempts: Send + Sync {
         since: Timestamp,
     ) -> Result<(u32, Option<Timestamp>), Unavailable>;
 
-    /// Notes a wrong one; old ones may be let go.
+    /// Notes a wrong one; those older than [`WRONG_PASSWORDS_KEPT_FOR`] may be let go.
     async fn note(&self, key: &AddressKey, now: Timestamp) -> Result<(), Unavailable>;
 }
 

@@ -1,17 +1,12 @@
-use std::time::Duration;
-
 use async_trait::async_trait;
 use metering::Unavailable;
-use metering::accounts::{AddressKey, LoginAttempts};
+use metering::accounts::{AddressKey, LoginAttempts, WRONG_PASSWORDS_KEPT_FOR};
 use metering::time::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::super::values::{Instant, maybe_instant};
 use super::PostgresAccounts;
-
-/// Longer than any span that throttling asks about. Shorter would let attempts be forgotten.
-const KEPT_FOR: Duration = Duration::from_secs(86_400);
 
 #[async_trait]
 impl LoginAttempts for PostgresAccounts {
@@ -26,25 +21,18 @@ impl LoginAttempts for PostgresAccounts {
             let wrong = u32::try_from(row.try_get::<i64, _>("wrong")?).unwrap_or(u32::MAX);
             Ok((wrong, maybe_instant(&row, "oldest")?))
         };
-        let count = sqlx::query(sql).bind(subject(key)).bind(Instant(since)).try_map(counted);
+        let count = sqlx::query(sql).bind(key.subject()).bind(Instant(since)).try_map(counted);
         self.within(count.fetch_one(self.pool())).await
     }
 
     async fn note(&self, key: &AddressKey, now: Timestamp) -> Result<(), Unavailable> {
         self.within(async {
             let forget = sqlx::query(include_str!("sql/forget_attempts.sql"));
-            forget.bind(Instant(now.minus(KEPT_FOR))).execute(self.pool()).await?;
+            forget.bind(Instant(now.minus(WRONG_PASSWORDS_KEPT_FOR))).execute(self.pool()).await?;
             let note = sqlx::query("INSERT INTO login_attempts (subject, at) VALUES ($1, $2)");
-            note.bind(subject(key)).bind(Instant(now)).execute(self.pool()).await?;
+            note.bind(key.subject()).bind(Instant(now)).execute(self.pool()).await?;
             Ok(())
         })
         .await
-    }
-}
-
-fn subject(key: &AddressKey) -> String {
-    match key {
-        AddressKey::Account(email) => format!("account:{email}"),
-        AddressKey::Client(address) => format!("client:{address}"),
     }
 }
