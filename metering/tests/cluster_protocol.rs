@@ -30,18 +30,16 @@
 
 mod cluster_protocol {
     pub(crate) mod actions;
+    #[path = "../campaign/mod.rs"]
+    pub(crate) mod campaign;
     pub(crate) mod door;
     pub(crate) mod environment;
     pub(crate) mod log;
     pub(crate) mod owner;
     pub(crate) mod possible;
-    #[path = "../protocol/random.rs"]
-    pub(crate) mod random;
     pub(crate) mod redis;
     pub(crate) mod rest;
     pub(crate) mod rules;
-    #[path = "../protocol/schedule.rs"]
-    pub(crate) mod schedule;
     pub(crate) mod scripts;
     pub(crate) mod serving;
     pub(crate) mod setup;
@@ -49,10 +47,10 @@ mod cluster_protocol {
     pub(crate) mod world;
 }
 
+use cluster_protocol::campaign;
+use cluster_protocol::campaign::schedule::{replay, search};
 use cluster_protocol::rules::{Rules, variants};
-use cluster_protocol::schedule::{Failure, replay, run, search, shorten};
 use cluster_protocol::scripts::scripts;
-use cluster_protocol::setup::Setup;
 
 /// Schedules of the protocol as it is, unless the environment says otherwise.
 const SCHEDULES: u64 = 40_000;
@@ -60,30 +58,9 @@ const SCHEDULES: u64 = 40_000;
 /// A broken variant must be caught within so many schedules.
 const SCHEDULES_PER_VARIANT: u64 = 30_000;
 
-fn number(variable: &str, default: u64) -> u64 {
-    let Some(text) = std::env::var_os(variable) else { return default };
-    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        panic!("{variable} must be a number");
-    })
-}
-
-fn report(failure: &Failure, rules: &Rules) -> String {
-    let (actions, violation) = shorten(failure, rules);
-    let setup = Setup::draw(failure.seed, rules);
-    let mut text = format!("seed {}: {violation}\n{}", failure.seed, setup.summary());
-    for action in actions {
-        text += &format!("  {action:?}\n");
-    }
-    text
-}
-
 #[test]
 fn random_schedules_keep_every_promise() {
-    let (rules, first) = (Rules::default(), number("PROTOCOL_SEED", 0));
-    let count = number("PROTOCOL_SCHEDULES", SCHEDULES);
-    if let Some(failure) = search(&rules, first..first + count) {
-        panic!("{}", report(&failure, &rules));
-    }
+    campaign::every_promise_is_kept(SCHEDULES);
 }
 
 #[test]
@@ -123,23 +100,12 @@ fn every_rule_is_left_out_somewhere() {
 
 #[test]
 fn a_schedule_depends_on_its_seed_alone() {
-    let rules = Rules::default();
-    for seed in 0..50 {
-        let (one, other) = (run(seed, &rules), run(seed, &rules));
-        assert_eq!(one.actions, other.actions);
-    }
-    assert_ne!(run(1, &rules).actions, run(2, &rules).actions);
+    campaign::schedules_depend_on_their_seed_alone();
 }
 
 #[test]
 fn schedules_reach_what_they_are_meant_to() {
-    let mut reached = std::collections::BTreeMap::<&str, u64>::new();
-    for seed in 0..4_000 {
-        for mark in run(seed, &Rules::default()).marks {
-            *reached.entry(mark).or_default() += 1;
-        }
-    }
-    for mark in [
+    let marks = [
         "granted",
         "acknowledged",
         "repeated",
@@ -180,7 +146,6 @@ fn schedules_reach_what_they_are_meant_to() {
         "came back empty",
         "came back old",
         "another server",
-    ] {
-        assert!(reached.get(mark).is_some_and(|count| *count >= 10), "{mark}: {reached:?}");
-    }
+    ];
+    campaign::marks_are_reached(4_000, &marks);
 }

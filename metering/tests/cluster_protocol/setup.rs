@@ -5,10 +5,11 @@ use std::time::Duration;
 use metering::accounts::UserId;
 use metering::quota::{ADMISSION_WINDOW, OverLimit, PlanName, Terms, Tier};
 use metering::time::{Period, Timestamp};
-use metering::usage::{ContentDigest, EventId, IdDigest, ModelName, RequestType, TokenCounts};
+use metering::usage::{EventId, IdDigest, RequestType};
 
+pub(crate) use super::campaign::content::{Content, model};
+pub(crate) use super::campaign::random::Random;
 use super::environment::{Environment, Shape};
-pub(crate) use super::random::Random;
 pub(crate) use super::rules::Rules;
 
 /// An event that a client may send, and send again.
@@ -22,14 +23,6 @@ pub(crate) struct EventSpec {
     /// The client says when it occurred: so many seconds after it is first sent. A retry repeats it.
     pub(crate) stamp_seconds: Option<i64>,
     pub(crate) tries: u8,
-}
-
-/// What an event says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Content {
-    pub(crate) request_type: RequestType,
-    pub(crate) tokens: TokenCounts,
-    pub(crate) digest: ContentDigest,
 }
 
 /// Everything that a schedule starts from.
@@ -54,10 +47,6 @@ pub(crate) fn start() -> Timestamp {
 
 pub(crate) fn period() -> Period {
     Period::from_number(2026 * 12 + 9)
-}
-
-pub(crate) fn model() -> ModelName {
-    ModelName::new("gpt-4")
 }
 
 impl Setup {
@@ -177,13 +166,5 @@ impl EventSpec {
         let id = IdDigest::of_event(user_id, &name);
         let contents = tokens.map(|prompt| Content::new(request_type, prompt));
         Self { user, id, name, contents, stamp_seconds: None, tries: 1 }
-    }
-}
-
-impl Content {
-    fn new(request_type: RequestType, prompt: u32) -> Self {
-        let tokens = TokenCounts { prompt, ..TokenCounts::default() };
-        let digest = ContentDigest::of_event(request_type, &model(), tokens);
-        Self { request_type, tokens, digest }
     }
 }

@@ -7,15 +7,13 @@ use metering::quota::{Grant, Totals};
 use metering::time::Timestamp;
 use metering::usage::{ContentDigest, Offset, SummaryKey};
 
+use super::campaign::world::Violation;
+pub(crate) use super::campaign::world::offset;
 use super::log::{Log, Sending};
 use super::owner::Aggregator;
 use super::redis::{Keyspace, Server};
 use super::setup::{Setup, start};
 use super::stores::{Book, LateCommit, LateInsert, RawRow, Running};
-
-/// A promise that was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Violation(pub(crate) String);
 
 /// A process that takes events.
 #[derive(Clone, Debug)]
@@ -177,25 +175,6 @@ impl World {
         }
     }
 
-    pub(crate) fn request(&mut self, number: u32) -> &mut Request {
-        self.requests.iter_mut().find(|request| request.number == number).unwrap()
-    }
-
-    /// A request got its answer, or nobody waits for it any more.
-    pub(crate) fn end(&mut self, number: u32) {
-        self.requests.retain(|request| request.number != number);
-    }
-
-    pub(crate) fn mark(&mut self, what: &'static str) {
-        if !self.marks.contains(&what) {
-            self.marks.push(what);
-        }
-    }
-
-    pub(crate) fn violate(&mut self, what: String) {
-        self.violation.get_or_insert(Violation(what));
-    }
-
     /// Whether a connection to a server still reaches that life of it.
     pub(crate) fn is_linked(&self, server: usize, life: u64) -> bool {
         self.servers[server].life == life
@@ -210,10 +189,6 @@ impl World {
     pub(crate) fn server_time(&self, server: usize) -> Timestamp {
         self.now.plus(self.setup.ahead(self.servers[server].life))
     }
-}
-
-pub(crate) fn offset(number: usize) -> Offset {
-    Offset::new(u64::try_from(number).unwrap())
 }
 
 pub(crate) fn place(offset: Offset) -> usize {

@@ -5,11 +5,10 @@ use std::time::Duration;
 use metering::accounts::UserId;
 use metering::quota::{MARGIN, OverLimit, PlanName, Terms, Tier, Trust};
 use metering::time::{Period, Timestamp};
-use metering::usage::{
-    ContentDigest, EventId, IdDigest, ModelName, RequestType, ReservationId, TokenCounts,
-};
+use metering::usage::{ContentDigest, EventId, IdDigest, RequestType, ReservationId};
 
-pub(crate) use super::random::Random;
+pub(crate) use super::campaign::content::{Content, model};
+pub(crate) use super::campaign::random::Random;
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -107,14 +106,6 @@ pub(crate) struct EventSpec {
     pub(crate) tries: u8,
 }
 
-/// What an event says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Content {
-    pub(crate) request_type: RequestType,
-    pub(crate) tokens: TokenCounts,
-    pub(crate) digest: ContentDigest,
-}
-
 /// A hold that a client may make.
 #[derive(Clone, Debug)]
 pub(crate) struct HoldSpec {
@@ -149,10 +140,6 @@ pub(crate) struct Setup {
 /// The first of the two months that a schedule may touch.
 pub(crate) fn first_month() -> Period {
     "2026-10".parse().unwrap()
-}
-
-pub(crate) fn model() -> ModelName {
-    ModelName::new("gpt-4")
 }
 
 impl Setup {
@@ -268,13 +255,5 @@ impl EventSpec {
             trust: [Trust::User, Trust::Service][random.below(2)],
             tries: 1,
         }
-    }
-}
-
-impl Content {
-    fn new(request_type: RequestType, prompt: u32) -> Self {
-        let tokens = TokenCounts { prompt, ..TokenCounts::default() };
-        let digest = ContentDigest::of_event(request_type, &model(), tokens);
-        Self { request_type, tokens, digest }
     }
 }

@@ -12,11 +12,9 @@ use metering::usage::{
     SummaryKey, Sums,
 };
 
+use super::campaign::world::Violation;
+pub(crate) use super::campaign::world::offset;
 use super::setup::Setup;
-
-/// A promise that was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Violation(pub(crate) String);
 
 /// A request for one event, on its way through the door.
 #[derive(Clone, Debug)]
@@ -207,25 +205,6 @@ impl World {
         (cursor, seen.known.get(id).copied())
     }
 
-    pub(crate) fn request(&mut self, number: u32) -> &mut Request {
-        self.requests.iter_mut().find(|request| request.number == number).unwrap()
-    }
-
-    /// A request got its answer, or its client stopped waiting.
-    pub(crate) fn end(&mut self, number: u32) {
-        self.requests.retain(|request| request.number != number);
-    }
-
-    pub(crate) fn mark(&mut self, what: &'static str) {
-        if !self.marks.contains(&what) {
-            self.marks.push(what);
-        }
-    }
-
-    pub(crate) fn violate(&mut self, what: String) {
-        self.violation.get_or_insert(Violation(what));
-    }
-
     /// A record was stored: promises about the log as a whole.
     pub(crate) fn check_stored(&mut self, admitted: &AdmittedEvent) {
         if let Some(first) = self.first.get(&admitted.id_digest) {
@@ -277,8 +256,4 @@ impl World {
 
 pub(crate) fn empty_counter(setup: &Setup) -> Counter {
     Counter::new(NonZeroU32::MIN).with_users_max(setup.users_max)
-}
-
-pub(crate) fn offset(number: usize) -> Offset {
-    Offset::new(u64::try_from(number).unwrap())
 }

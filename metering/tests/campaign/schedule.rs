@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::actions::Action;
-use super::setup::{Random, Rules, Setup};
-use super::world::{Violation, World};
+use super::super::actions::Action;
+use super::super::setup::{Rules, Setup};
+use super::super::world::World;
+use super::random::Random;
+use super::world::Violation;
 
 /// What became of a schedule.
 pub(crate) struct Outcome {
