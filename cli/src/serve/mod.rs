@@ -55,15 +55,17 @@ fn describe(context: &Context) {
     ingest::describe();
     aggregator::describe();
     api::describe();
+    let mut labels = vec!["accounts", "event_log", "ledger", "quota_counter"];
     if context.settings.cluster.is_some() {
         stores::kafka::KafkaEventLog::describe();
         stores::cluster_ledger::ClusterLedger::describe();
+        labels.push("epochs");
     } else {
         stores::sqlite::SqliteEventLog::describe();
         stores::sqlite::SqliteLedger::describe();
     }
     // An alert on errors needs the series before the first one.
-    for store in ["accounts", "event_log", "ledger", "quota_counter"] {
+    for store in labels {
         metrics::counter!("tokenmeter_store_errors_total", "store" => store).increment(0);
     }
 }
