@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use metering::time::Clock;
-use metering::usage::{Books, DeadLetters};
 
-use crate::backend::{AccountStores, Cluster, SingleNode};
+use crate::backend::{AccountStores, Backend, Cluster, SingleNode};
 use crate::data_dir::DataDir;
 use crate::settings::Settings;
 
@@ -42,27 +41,19 @@ impl Context {
         self.block_on(Cluster::connect(settings)).map(Some)
     }
 
+    /// The cluster of the settings, or else the data directory, which must be there.
+    pub(crate) fn backend(&self) -> anyhow::Result<Backend> {
+        Ok(match self.cluster()? {
+            Some(cluster) => Backend::Cluster(Box::new(cluster)),
+            None => Backend::SingleNode(self.directory()?),
+        })
+    }
+
     /// Users and keys. They can be made before the first start of the server too.
     pub(crate) fn accounts(&self) -> anyhow::Result<AccountStores> {
         match self.cluster()? {
             Some(cluster) => Ok(cluster.accounts()),
             None => SingleNode::accounts(&DataDir::create(&self.settings.data_dir)?),
         }
-    }
-
-    /// The figures that reconciliation compares, beside the process that counts.
-    pub(crate) fn books(&self) -> anyhow::Result<Arc<dyn Books>> {
-        Ok(match self.cluster()? {
-            Some(cluster) => Arc::new(self.block_on(async { cluster.ledger() })),
-            None => Arc::new(SingleNode::ledger(&self.directory()?)?),
-        })
-    }
-
-    /// Records that were set aside.
-    pub(crate) fn dead_letters(&self) -> anyhow::Result<Arc<dyn DeadLetters>> {
-        Ok(match self.cluster()? {
-            Some(cluster) => Arc::new(self.block_on(async { cluster.ledger() })),
-            None => Arc::new(SingleNode::ledger(&self.directory()?)?),
-        })
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use metering::usage::Difference;
 use serde::Serialize;
 
-use crate::backend::Cluster;
+use crate::backend::{Backend, Cluster};
 use crate::commands::ReconcileArgs;
 use crate::context::Context;
 use crate::data_dir::DataDir;
@@ -43,10 +43,11 @@ impl From<Book> for Line {
 }
 
 pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> anyhow::Result<Outcome> {
-    let mut report = compare(context)?;
+    let backend = context.backend()?;
+    let mut report = compare(context, &backend)?;
     if args.repair && !report.balanced {
-        repair(context)?;
-        report = Report { repaired: true, ..compare(context)? };
+        repair(context, &backend)?;
+        report = Report { repaired: true, ..compare(context, &backend)? };
     }
     if args.output.json {
         say_json(&report)?;
@@ -56,14 +57,14 @@ pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> anyhow::Result<Out
     Ok(Outcome::of(report.balanced))
 }
 
-fn compare(context: &Context) -> anyhow::Result<Report> {
-    let ledger = context.books()?;
+fn compare(context: &Context, backend: &Backend) -> anyhow::Result<Report> {
+    let ledger = backend.books(context)?;
     let compared = context.block_on(aggregator::books(&*ledger));
     let compared = compared.context("the ledger cannot be read")?;
     let mut books: Vec<Line> = compared.into_iter().map(Line::from).collect();
-    books.push(match context.cluster()? {
-        Some(cluster) => context.block_on(counter_of_cluster(context, &cluster))?,
-        None => counter_of_server(&context.directory()?)?,
+    books.push(match backend {
+        Backend::Cluster(cluster) => context.block_on(counter_of_cluster(context, cluster))?,
+        Backend::SingleNode(directory) => counter_of_server(directory)?,
     });
     let balanced = books.iter().all(|book| book.differences.is_empty());
     Ok(Report { balanced, repaired: false, books })
@@ -96,15 +97,14 @@ fn counter_of_server(directory: &DataDir) -> anyhow::Result<Line> {
 
 /// Statistics and summaries are made again from the stored events. A server that runs would go on
 /// with the totals it has in memory, so not beside one.
-fn repair(context: &Context) -> anyhow::Result<()> {
-    let _lock = match context.settings.cluster {
-        Some(_) => None,
-        None => {
-            let lock = context.directory()?.lock();
-            Some(lock.context("--repair works on a directory without a server")?)
+fn repair(context: &Context, backend: &Backend) -> anyhow::Result<()> {
+    let _lock = match backend {
+        Backend::Cluster(_) => None,
+        Backend::SingleNode(directory) => {
+            Some(directory.lock().context("--repair works on a directory without a server")?)
         }
     };
-    let ledger = context.books()?;
+    let ledger = backend.books(context)?;
     context.block_on(ledger.repair()).context("the ledger cannot be repaired")
 }
 

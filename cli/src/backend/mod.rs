@@ -17,8 +17,35 @@ use metering::usage::{
     Books, DeadLetters, EventLog, EventSource, LedgerLookup, UsageLedger, UsageReports,
 };
 
+use crate::context::Context;
+use crate::data_dir::DataDir;
 pub(crate) use cluster::Cluster;
 pub(crate) use single_node::SingleNode;
+
+/// What a command works on, beside the servers that run: resolved once, because to reach a cluster
+/// takes several questions.
+pub(crate) enum Backend {
+    Cluster(Box<Cluster>),
+    SingleNode(DataDir),
+}
+
+impl Backend {
+    /// The figures that reconciliation compares, beside the process that counts.
+    pub(crate) fn books(&self, context: &Context) -> anyhow::Result<Arc<dyn Books>> {
+        Ok(match self {
+            Self::Cluster(cluster) => Arc::new(context.block_on(async { cluster.ledger() })),
+            Self::SingleNode(directory) => Arc::new(SingleNode::ledger(directory)?),
+        })
+    }
+
+    /// Records that were set aside.
+    pub(crate) fn dead_letters(&self, context: &Context) -> anyhow::Result<Arc<dyn DeadLetters>> {
+        Ok(match self {
+            Self::Cluster(cluster) => Arc::new(context.block_on(async { cluster.ledger() })),
+            Self::SingleNode(directory) => Arc::new(SingleNode::ledger(directory)?),
+        })
+    }
+}
 
 /// Users, what they may do, and their credentials.
 #[derive(Clone)]

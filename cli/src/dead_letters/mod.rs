@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use stores::kafka::KafkaEventLog;
 use stores::sqlite::SqliteEventLog;
 
-use crate::backend::Cluster;
+use crate::backend::{Backend, Cluster, SingleNode};
 use crate::commands::{DeadLettersCommand, Output};
 use crate::context::Context;
-use crate::data_dir::LOG;
+use crate::data_dir::{DataDir, LOG};
 use crate::ops_client;
 use crate::output::{Outcome, complain, say, say_json, say_table};
 
@@ -97,7 +97,8 @@ pub(crate) fn run(context: &Context, command: &DeadLettersCommand) -> anyhow::Re
 }
 
 fn list(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
-    let letters = context.block_on(context.dead_letters()?.list())?;
+    let letters = context.backend()?.dead_letters(context)?;
+    let letters = context.block_on(letters.list())?;
     if output.json {
         let letters: Vec<_> = letters.iter().map(shown).collect();
         say_json(&json!({"dead_letters": letters}))?;
@@ -149,22 +150,21 @@ async fn replay_in_cluster(context: &Context, cluster: &Cluster) -> anyhow::Resu
     Ok(replayer.replay().await?)
 }
 
-fn replay_on_single_node(context: &Context) -> anyhow::Result<Replayed> {
-    let directory = context.directory()?;
+fn replay_on_single_node(context: &Context, directory: &DataDir) -> anyhow::Result<Replayed> {
     if let Some(server) = directory.running_server()? {
         return Ok(serde_json::from_value(ops_client::post(&server, PATH)?)?);
     }
     let _lock = directory.lock()?;
     let log = SqliteEventLog::open(&directory.file(LOG), context.clock.clone())?;
-    let letters = context.dead_letters()?;
+    let letters = Arc::new(SingleNode::ledger(directory)?);
     let replayer = Replayer { letters, log: Arc::new(log), clock: context.clock.clone() };
     Ok(context.block_on(replayer.replay())?)
 }
 
 fn replay(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
-    let done = match context.cluster()? {
-        Some(cluster) => context.block_on(replay_in_cluster(context, &cluster))?,
-        None => replay_on_single_node(context)?,
+    let done = match context.backend()? {
+        Backend::Cluster(cluster) => context.block_on(replay_in_cluster(context, &cluster))?,
+        Backend::SingleNode(directory) => replay_on_single_node(context, &directory)?,
     };
     if output.json {
         say_json(&done)?;
