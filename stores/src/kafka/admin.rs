@@ -128,16 +128,22 @@ impl KafkaAdmin {
         self.wait_for_leaders().await
     }
 
-    /// A topic that has just been made has no leaders for a moment.
+    /// A topic that has just been made has no leaders for a moment, and then leaders that do not know
+    /// it yet.
     async fn wait_for_leaders(&self) -> Result<(), TopicError> {
         let deadline = Instant::now() + LEADERS_TIMEOUT;
         let expected = usize::try_from(self.settings.partitions.get()).unwrap_or(usize::MAX);
         loop {
-            let found = self.partitions().await?.unwrap_or_default();
-            if found.len() >= expected && found.iter().all(|one| one.leader.is_some()) {
+            // Every leader tells where its partitions begin and end.
+            let described = self.describe().await;
+            let partitions = described.map(|found| found.partitions);
+            if partitions.as_ref().is_ok_and(|found| {
+                found.len() >= expected && found.iter().all(|one| one.leader.is_some())
+            }) {
                 return Ok(());
             }
             if Instant::now() > deadline {
+                partitions?;
                 return Err(unavailable("the new topic's partitions have no leaders").into());
             }
             tokio::time::sleep(LEADERS_PAUSE).await;
