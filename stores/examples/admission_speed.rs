@@ -121,7 +121,7 @@ fn remove_keys(url: &str) {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let url = arguments.first().expect("the address of Redis");
+    let url = arguments.first().unwrap();
     let number = |place: usize, otherwise: usize| {
         arguments.get(place).map_or(otherwise, |text| text.parse().unwrap())
     };
