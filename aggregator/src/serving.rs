@@ -18,9 +18,9 @@ const CATCH_UP_RECORDS_MAX: u64 = 300_000;
 /// Read at a time while catching up.
 const CATCH_UP_RECORDS: usize = 30_000;
 
-/// A store that is just starting fails once or twice; to open anew costs much longer. Counting waits
-/// meanwhile.
-const CATCH_UP_TRIES: u32 = 4;
+/// A store that is just starting fails for some seconds (these tries take about six); to open anew
+/// costs much longer. Counting waits meanwhile.
+const CATCH_UP_TRIES: u32 = 7;
 
 /// Between two tries to close or open. Counting goes on meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

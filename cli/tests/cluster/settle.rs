@@ -25,6 +25,8 @@ pub(crate) fn settle(cluster: &Cluster, serving: &Serving, load: Load) -> Outcom
     let outcome = load.finish();
     answers(serving, &outcome.users);
     drained(cluster);
+    // A partition that is being opened anew has no books yet.
+    serving.is_ready();
     books_balance(cluster);
     let counted = counted(cluster);
     agrees(&outcome, &counted);
