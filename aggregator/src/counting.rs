@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::beat::Beat;
 use crate::run::{Aggregator, Stopped};
 use crate::serving::Serving;
 use crate::ticking::Ticking;
@@ -21,11 +22,6 @@ use crate::ticking::Ticking;
 /// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 30_000;
-
-/// From one flush to the next, unless a whole one waits: a flush of few records costs almost as much
-/// as one of many. All partitions flush at the same beat, so that the ledger commits them together. An
-/// event after a quiet moment does not wait.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
@@ -41,8 +37,7 @@ pub(crate) struct Counting {
     /// Whether the quota counter serves; before that it need not be told anything.
     pub(crate) serving: Serving,
     pub(crate) ticking: Ticking,
-    /// Since when flushes are counted off; the same for all partitions.
-    first_beat: Instant,
+    beat: Beat,
     flushed_at: Option<Instant>,
     /// Where the log ended when this process was told to stop.
     drain_to: Option<Offset>,
@@ -73,7 +68,7 @@ impl Counting {
     pub(crate) fn new(
         aggregator: Aggregator,
         partition: Partition,
-        first_beat: Instant,
+        beat: Beat,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let (position, log_time, horizon) = (Offset::default(), Timestamp::MIN, Horizon::Ever);
@@ -82,7 +77,7 @@ impl Counting {
             cursor: Cursor { partition, position, log_time, horizon },
             serving: Serving::default(),
             ticking: Ticking::default(),
-            first_beat,
+            beat,
             flushed_at: None,
             drain_to: None,
             ahead: Vec::new(),
@@ -196,7 +191,7 @@ impl Counting {
             records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
-        let next_flush = self.flushed_at.map(|flushed_at| next_beat(self.first_beat, flushed_at));
+        let next_flush = self.flushed_at.map(|flushed_at| self.beat.next(flushed_at));
         let few = !records.is_empty() && records.len() < FLUSH_RECORDS_MAX;
         if let Some(next_flush) = next_flush.filter(|_| few && !at_once) {
             let stop = stopping.wait_for(|stopping| *stopping);
@@ -397,11 +392,4 @@ impl Counting {
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
-}
-
-/// The first beat after that time.
-fn next_beat(first: Instant, time: Instant) -> Instant {
-    let passed = time.saturating_duration_since(first).as_nanos();
-    let into = passed % FLUSH_INTERVAL.as_nanos();
-    time + FLUSH_INTERVAL.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
 }

@@ -10,6 +10,7 @@
 //! It never counts past a record it could not place, and never starts anywhere but at the cursor.
 
 mod backoff;
+mod beat;
 mod counting;
 mod housekeeping;
 mod progress;

@@ -10,8 +10,8 @@ use metering::time::Clock;
 use metering::usage::{EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
 
+use crate::beat::Beat;
 use crate::counting::Counting;
 use crate::progress::Progress;
 
@@ -84,7 +84,7 @@ impl Aggregator {
         let (stop, stopping) = watch::channel(false);
         let mut owned = Owned {
             aggregator: &self,
-            first_beat: Instant::now(),
+            beat: Beat::from_now_on(),
             stopping,
             tasks: JoinSet::new(),
             running: BTreeMap::new(),
@@ -124,8 +124,7 @@ impl Aggregator {
 /// The partitions of this process, each counted by a task of its own.
 struct Owned<'a> {
     aggregator: &'a Aggregator,
-    /// When their flushes begin to be counted off.
-    first_beat: Instant,
+    beat: Beat,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<Result<(), Stopped>>,
     running: BTreeMap<Partition, AbortHandle>,
@@ -151,7 +150,7 @@ impl Owned<'_> {
             if !self.running.contains_key(partition) {
                 progress.starts(*partition);
                 let (aggregator, stopping) = (self.aggregator.clone(), self.stopping.clone());
-                let counting = Counting::new(aggregator, *partition, self.first_beat, stopping);
+                let counting = Counting::new(aggregator, *partition, self.beat, stopping);
                 self.running.insert(*partition, self.tasks.spawn(counting.run()));
             }
         }
