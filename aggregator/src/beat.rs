@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// From one flush to the next, unless a whole one waits: a flush of few records costs almost as much
 /// as one of many. An event after a quiet moment does not wait.
-pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The beat at which all partitions of a process flush, so that the ledger commits them together.
 #[derive(Clone, Copy, Debug)]

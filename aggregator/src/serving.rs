@@ -78,8 +78,13 @@ impl Counting {
         self.aggregator.progress.serves(self.partition, false);
         for _ in 0..CATCH_UP_TRIES {
             match self.catch_up().await {
-                Ok(true) => return self.opened("admissions go on"),
-                Ok(false) => return,
+                Ok(caught_up) => {
+                    self.backoff.reset();
+                    if caught_up {
+                        self.opened("admissions go on");
+                    }
+                    return;
+                }
                 Err(error) => self.backoff.pause("take over the counter", &error).await,
             }
         }
