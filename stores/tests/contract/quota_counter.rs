@@ -62,6 +62,7 @@ macro_rules! quota_counter_contract {
                 who_is_no_more_stays_so_after_a_slow_read,
                 seeds_that_fail_are_unavailable_and_take_nothing,
                 a_sync_replaces_what_was_in_flight,
+                events_let_in_together_leave_one_by_one,
                 repeating_a_sync_changes_nothing,
                 an_older_sync_changes_no_totals,
                 a_sync_makes_nobody_known,
@@ -123,6 +124,7 @@ macro_rules! quota_counter_time_contract {
             $make,
             [
                 an_entry_without_a_record_is_forgotten_in_the_end,
+                an_event_beside_a_hold_is_forgotten_too,
                 an_entry_is_not_forgotten_within_its_margin,
                 an_entry_is_not_forgotten_by_the_clock_alone,
                 a_repeat_makes_an_entry_young_again,
@@ -206,6 +208,11 @@ pub(crate) fn limit(tokens: u64) -> Terms {
         over_limit: OverLimit::Reject,
         valid_until: None,
     }
+}
+
+/// A plan of `tokens` and any number of requests.
+pub(crate) fn tokens_only(tokens: u64) -> Terms {
+    Terms { request_limits: [None; 3], ..limit(tokens) }
 }
 
 pub(crate) fn event_id(name: &str) -> IdDigest {

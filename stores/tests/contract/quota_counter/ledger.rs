@@ -5,7 +5,7 @@ use metering::usage::Offset;
 
 use super::{
     Fixture, admit, chats, event, event_id, granted, hold, hold_id, limit, october, refused,
-    repeated, synced, user,
+    repeated, synced, tokens_only, user,
 };
 
 pub(crate) async fn users_are_read_many_at_a_time_and_once(fixture: &Fixture) {
@@ -119,6 +119,17 @@ pub(crate) async fn a_sync_replaces_what_was_in_flight(fixture: &Fixture) {
     assert!(repeated(&admit(counter, event("b", 30)).await));
     assert_eq!(refused(&admit(counter, event("c", 11)).await), Some(Refused::TokenLimit));
     assert!(granted(&admit(counter, event("c", 10)).await));
+}
+
+pub(crate) async fn events_let_in_together_leave_one_by_one(fixture: &Fixture) {
+    let counter = fixture.serving(tokens_only(100)).await;
+    admit(counter, event("a", 10)).await;
+    let together = counter.admit(&[event("b", 20), event("c", 30)]).await.unwrap();
+    assert!(together.iter().all(granted));
+    counter.sync(&synced(2, chats(30, 2), &["a", "b"])).await.unwrap();
+    assert_eq!(fixture.standing().await.used, chats(60, 3));
+    assert_eq!(refused(&admit(counter, event("d", 41)).await), Some(Refused::TokenLimit));
+    assert!(granted(&admit(counter, event("d", 40)).await));
 }
 
 pub(crate) async fn repeating_a_sync_changes_nothing(fixture: &Fixture) {

@@ -9,7 +9,7 @@ use metering::time::Timestamp;
 
 use super::{
     Fixture, admit, chats, event, granted, held, hold, hold_id, limit, refused, repeated, settling,
-    synced, user,
+    synced, tokens_only, user,
 };
 
 const TICK: Duration = Duration::from_millis(1);
@@ -26,6 +26,15 @@ pub(crate) async fn an_entry_without_a_record_is_forgotten_in_the_end(fixture: &
     counter.sync(&watermark((fixture.now)())).await.unwrap();
     assert!(granted(&admit(counter, event("b", 100)).await));
     assert_eq!(fixture.standing().await.used, chats(100, 1));
+}
+
+pub(crate) async fn an_event_beside_a_hold_is_forgotten_too(fixture: &Fixture) {
+    let counter = fixture.serving(tokens_only(100)).await;
+    assert!(held(&counter.hold(&hold(fixture, "h", 10)).await.unwrap()));
+    assert!(granted(&admit(counter, event("a", 60)).await));
+    (fixture.pass)(ADMISSION_WINDOW + MARGIN + TICK);
+    counter.sync(&watermark((fixture.now)())).await.unwrap();
+    assert!(granted(&admit(counter, event("b", 90)).await));
 }
 
 pub(crate) async fn an_entry_is_not_forgotten_within_its_margin(fixture: &Fixture) {
