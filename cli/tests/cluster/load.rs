@@ -66,6 +66,8 @@ struct Shared {
     users: Vec<LoadUser>,
     /// The public addresses of the ingests.
     doors: Vec<Http>,
+    /// Whether half of the requests hold several events.
+    batches: bool,
     stop: AtomicBool,
     /// Not even what was begun is finished.
     abandoned: AtomicBool,
@@ -85,23 +87,30 @@ pub(crate) struct Outcome {
 impl Load {
     /// Makes users, and starts clients that send through all ingests.
     pub(crate) fn start(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, LIMITED, UNLIMITED))
+        Self::of(serving, make_users(&serving.api.http, LIMITED, UNLIMITED), true)
     }
 
     /// Of nobody who is ever refused.
     pub(crate) fn unlimited(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED))
+        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED), true)
     }
 
     /// Of users most of whom are at their limits after some 700 events.
     pub(crate) fn crowded(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, LIMITED, 2))
+        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), true)
     }
 
-    fn of(serving: &Serving, users: Vec<LoadUser>) -> Self {
+    /// The same with each event by itself: a batch is of all partitions, and some ingest must take it
+    /// whole.
+    pub(crate) fn crowded_one_by_one(serving: &Serving) -> Self {
+        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), false)
+    }
+
+    fn of(serving: &Serving, users: Vec<LoadUser>, batches: bool) -> Self {
         let shared = Arc::new(Shared {
             users,
             doors: serving.ingests.iter().map(|ingest| ingest.http.clone()).collect(),
+            batches,
             stop: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -197,7 +206,8 @@ impl Shared {
         let mut mine: Vec<Sent> = Vec::new();
         let mut made = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let size = if random.random_bool(0.5) { 1 } else { random.random_range(2..40) };
+            let several = self.batches && random.random_bool(0.5);
+            let size = if several { random.random_range(2..40) } else { 1 };
             let mut events: Vec<Sent> = Vec::new();
             for _ in 0..size {
                 if !mine.is_empty() && random.random_bool(0.1) {

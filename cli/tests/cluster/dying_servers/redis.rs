@@ -64,7 +64,7 @@ fn nothing_kept(cluster: &Cluster, _: &Load) {
 
 /// A replica takes its place, and the old one lives on: first for half of the processes, then for one.
 fn replaced(cluster: &mut Cluster, mut serving: Serving) {
-    let load = Load::crowded(&serving);
+    let load = Load::crowded_one_by_one(&serving);
     load.goes_on(EVENTS);
     let database = cluster.setting("REDIS_URL").rsplit_once('/').unwrap().1;
     let promoted = format!("{}{database}", cluster.servers.address("LOCAL_REDIS_REPLICA_URL"));
