@@ -1,19 +1,15 @@
 //! What became of the records of one request: one answer when the last of them is confirmed.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use metering::Unavailable;
 use metering::time::Timestamp;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Message as _, Timestamp as KafkaTime};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use metering::usage::Partition;
 use tokio::sync::oneshot;
 
-use super::{NOT_LOG_TIME, client, unavailable};
+use super::unavailable;
 
 /// Records of all requests that are on their way. More would wait longer than a client does.
 const RECORDS_MAX: usize = 262_144;
@@ -83,6 +79,13 @@ struct State {
 pub(super) struct Record {
     pub(super) request: Arc<Request>,
     pub(super) place: usize,
+    pub(super) partition: Partition,
+}
+
+impl Record {
+    pub(super) fn report(&self, outcome: Result<Timestamp, Unavailable>) {
+        self.request.report(self.place, outcome);
+    }
 }
 
 impl Request {
@@ -136,88 +139,6 @@ impl Request {
     }
 }
 
-/// Receives a producer's delivery reports.
-#[derive(Debug)]
-pub(super) struct Deliveries {
-    /// Whether the last record failed: shared by all producers of a log.
-    pub(super) failing: Arc<AtomicBool>,
-    /// Set once the producer will never send again.
-    pub(super) fatal: AtomicBool,
-    pub(super) room: Arc<Room>,
-}
-
-impl Deliveries {
-    /// Takes note of an error; answers what is said of the record.
-    pub(super) fn failed(&self, error: &KafkaError) -> Unavailable {
-        self.failing.store(true, Ordering::Relaxed);
-        let code = error.rdkafka_error_code();
-        if let Some(RDKafkaErrorCode::Fatal) = code {
-            self.fatal.store(true, Ordering::Relaxed);
-        }
-        metrics::counter!("tokenmeter_log_produce_errors_total", "reason" => label(code))
-            .increment(1);
-        unavailable(error)
-    }
-}
-
-/// A closed set: the metric's label.
-fn label(code: Option<RDKafkaErrorCode>) -> &'static str {
-    match code {
-        Some(RDKafkaErrorCode::MessageTimedOut) => "timed_out",
-        Some(RDKafkaErrorCode::QueueFull) => "queue_full",
-        Some(RDKafkaErrorCode::Fatal) => "fatal",
-        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => "given_up",
-        Some(
-            RDKafkaErrorCode::NotEnoughReplicas | RDKafkaErrorCode::NotEnoughReplicasAfterAppend,
-        ) => "not_enough_replicas",
-        Some(
-            RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownTopicOrPartition,
-        ) => "no_such_partition",
-        // Events have some 6 KB at most, so only a broker or topic set far too small refuses one.
-        Some(RDKafkaErrorCode::MessageSizeTooLarge) => "too_large",
-        _ => "other",
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(RDKafkaErrorCode::Fatal) = error.rdkafka_error_code() {
-            tracing::warn!(reason, "the Kafka producer cannot go on: another takes its place");
-            self.fatal.store(true, Ordering::Relaxed);
-        } else {
-            client::said(&error, reason);
-        }
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Record>;
-
-    fn delivery(&self, delivered: &DeliveryResult<'_>, record: Box<Record>) {
-        let outcome = match delivered {
-            Ok(message) => match message.timestamp() {
-                KafkaTime::LogAppendTime(millis) if millis >= 0 => {
-                    self.failing.store(false, Ordering::Relaxed);
-                    Ok(Timestamp::from_millis(millis))
-                }
-                // The broker says so too of a repeat so old that it knows no time for it: stored,
-                // but whether in time nobody can tell.
-                KafkaTime::LogAppendTime(_)
-                | KafkaTime::CreateTime(_)
-                | KafkaTime::NotAvailable => Err(unavailable(NOT_LOG_TIME)),
-            },
-            Err((error, _)) => Err(self.failed(error)),
-        };
-        record.request.report(record.place, outcome);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +172,7 @@ mod tests {
         let room = Arc::new(Room::default());
         let (request, _answered) = Request::start(&room, 1, BYTES_MAX).unwrap();
         assert!(Request::start(&room, 1, 1).is_err());
-        let record = Record { request, place: 0 };
+        let record = Record { request, place: 0, partition: Partition::SINGLE };
         drop(record);
         assert!(Request::start(&room, RECORDS_MAX + 1, BYTES_MAX + 1).is_ok(), "alone it passes");
         assert!(room.records().abs() < f64::EPSILON);

@@ -1,5 +1,6 @@
 //! Appending: one producer for all requests, and a thread that hears its delivery reports.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,11 +13,10 @@ use metering::time::Timestamp;
 use metering::trace::TraceParent;
 use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog, Partition, Tick, is_void};
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::Producer as _;
 
-use super::accounting::{Deliveries, Record, Request, Room};
+use super::accounting::{Record, Request};
+use super::deliveries::{Letter, Outgoing, Producer, start};
 use super::settings::{KafkaSettings, MESSAGE_TIMEOUT, SettingError};
 use super::unavailable;
 use crate::failpoints::reached;
@@ -25,11 +25,9 @@ use crate::record;
 /// How long the thread listens before it looks whether it is to stop.
 const LISTEN: Duration = Duration::from_millis(100);
 
-/// Reports come within `MESSAGE_TIMEOUT` and the library's second of grace. This only ends the
-/// wait for one that never comes.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(8);
-
-type Producer = BaseProducer<Deliveries>;
+/// Reports come within twice `MESSAGE_TIMEOUT`, of the batch before and of its own, and the library's
+/// second of grace. This only ends the wait for one that never comes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cluster's event log in one Kafka topic.
 ///
@@ -52,19 +50,10 @@ struct Shared {
     stopped: AtomicBool,
 }
 
-/// The records of one request as they go out.
-struct Outgoing {
-    records: Vec<Addressed>,
-    /// All values, one after the other.
-    body: Vec<u8>,
-    /// In the header of each record, as text.
-    trace: Option<String>,
-}
-
-struct Addressed {
-    partition: Partition,
-    /// Where its value lies in the body.
-    value: Range<usize>,
+/// The records of one request as they are put together.
+struct Draft {
+    records: Vec<(Partition, Range<usize>)>,
+    outgoing: Outgoing,
 }
 
 impl KafkaEventLog {
@@ -75,7 +64,7 @@ impl KafkaEventLog {
     pub fn open(settings: &KafkaSettings) -> Result<Self, SettingError> {
         let config = settings.producer()?;
         let failing = Arc::new(AtomicBool::new(false));
-        let producer = RwLock::new(Arc::new(start(&config, &failing)?));
+        let producer = RwLock::new(start(settings, &config, &failing)?);
         let shared = Arc::new(Shared {
             topic: settings.topic.clone(),
             settings: settings.clone(),
@@ -136,24 +125,23 @@ impl KafkaEventLog {
         partition: Partition,
         tick: Tick,
     ) -> Result<(), Unavailable> {
-        let mut outgoing = Outgoing::with_capacity(1, 16);
-        outgoing.push(partition, |body| record::encode_tick(tick, body));
-        self.produce(&outgoing).await.map(|_| ())
+        let mut draft = Draft::with_capacity(1, 16);
+        draft.push(partition, |body| record::encode_tick(tick, body));
+        self.produce(draft).await.map(|_| ())
     }
 
     /// The log times of the records, once all are confirmed.
-    async fn produce(&self, outgoing: &Outgoing) -> Result<Vec<Timestamp>, Unavailable> {
+    async fn produce(&self, draft: Draft) -> Result<Vec<Timestamp>, Unavailable> {
         let answered = {
             // Held while the records are handed over, so that the thread never drops a producer
             // within a request.
             let producer = self.shared.producer.read().unwrap_or_else(PoisonError::into_inner);
-            let room = &producer.context().room;
-            metrics::gauge!("tokenmeter_log_queue_records").set(room.records());
-            let records = &outgoing.records;
-            let (request, answered) = Request::start(room, records.len(), outgoing.bytes())?;
-            for (place, addressed) in records.iter().enumerate() {
-                let record = Record { request: request.clone(), place };
-                self.shared.send(&producer, outgoing, addressed, record)?;
+            let deliveries = producer.context();
+            metrics::gauge!("tokenmeter_log_queue_records").set(deliveries.room.records());
+            let (request, answered) =
+                Request::start(&deliveries.room, draft.records.len(), draft.bytes())?;
+            for (partition, letters) in draft.letters(&request) {
+                deliveries.post(partition, letters);
             }
             answered
         };
@@ -166,47 +154,39 @@ impl KafkaEventLog {
     }
 }
 
-impl Outgoing {
+impl Draft {
     fn with_capacity(records: usize, bytes: usize) -> Self {
-        let (records, body) = (Vec::with_capacity(records), Vec::with_capacity(bytes));
-        Self { records, body, trace: None }
+        let outgoing = Outgoing { body: Vec::with_capacity(bytes), trace: None };
+        Self { records: Vec::with_capacity(records), outgoing }
     }
 
     fn push(&mut self, partition: Partition, encode: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.body.len();
-        encode(&mut self.body);
-        self.records.push(Addressed { partition, value: start..self.body.len() });
+        let body = &mut self.outgoing.body;
+        let start = body.len();
+        encode(body);
+        self.records.push((partition, start..body.len()));
     }
 
     fn bytes(&self) -> usize {
         let header = |trace: &String| TraceParent::HEADER.len() + trace.len();
-        self.body.len() + self.records.len() * self.trace.as_ref().map_or(0, header)
+        let Outgoing { body, trace } = &self.outgoing;
+        body.len() + self.records.len() * trace.as_ref().map_or(0, header)
+    }
+
+    /// By partition, each in the order of the request.
+    fn letters(self, request: &Arc<Request>) -> BTreeMap<Partition, Vec<Letter>> {
+        let outgoing = Arc::new(self.outgoing);
+        let mut letters = BTreeMap::<_, Vec<_>>::new();
+        for (place, (partition, value)) in self.records.into_iter().enumerate() {
+            let record = Record { request: request.clone(), place, partition };
+            let letter = Letter { outgoing: outgoing.clone(), value, record };
+            letters.entry(partition).or_default().push(letter);
+        }
+        letters
     }
 }
 
 impl Shared {
-    /// Hands one record over; never blocks. What was handed over before may be stored.
-    fn send(
-        &self,
-        producer: &Producer,
-        outgoing: &Outgoing,
-        addressed: &Addressed,
-        record: Record,
-    ) -> Result<(), Unavailable> {
-        let value = outgoing.body.get(addressed.value.clone()).unwrap_or_default();
-        let partition = i32::try_from(addressed.partition.number()).map_err(unavailable)?;
-        let mut base =
-            BaseRecord::<(), [u8], Box<Record>>::with_opaque_to(&self.topic, Box::new(record))
-                .partition(partition)
-                .payload(value);
-        if let Some(trace) = &outgoing.trace {
-            // Of its own for each record: the library takes it over.
-            let header = Header { key: TraceParent::HEADER, value: Some(trace) };
-            base = base.headers(OwnedHeaders::new_with_capacity(1).insert(header));
-        }
-        producer.send(base).map_err(|(error, _)| producer.context().failed(&error))
-    }
-
     /// Hears delivery reports until the log is dropped.
     fn listen(&self) {
         while !self.stopped.load(Ordering::Relaxed) {
@@ -225,10 +205,10 @@ impl Shared {
     /// Puts a new producer in the place of one that cannot go on. All that is on its way through the
     /// old one fails when it is dropped: here, in the thread, because that takes a moment.
     fn replace(&self, dead: Arc<Producer>) {
-        match start(&self.config, &self.failing) {
+        match start(&self.settings, &self.config, &self.failing) {
             Ok(fresh) => {
                 let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-                *producer = Arc::new(fresh);
+                *producer = fresh;
                 drop(producer);
                 drop(dead);
                 metrics::counter!("tokenmeter_log_producers_replaced_total").increment(1);
@@ -237,15 +217,6 @@ impl Shared {
             Err(error) => tracing::warn!(%error, "no new Kafka producer"),
         }
     }
-}
-
-fn start(config: &ClientConfig, failing: &Arc<AtomicBool>) -> Result<Producer, SettingError> {
-    let deliveries = Deliveries {
-        failing: failing.clone(),
-        fatal: AtomicBool::new(false),
-        room: Arc::new(Room::default()),
-    };
-    Ok(Producer::from_config_and_context(config, deliveries)?)
 }
 
 impl Drop for KafkaEventLog {
@@ -269,14 +240,13 @@ impl EventLog for KafkaEventLog {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let mut outgoing = Outgoing::with_capacity(events.len(), events.len() * 256);
-        outgoing.trace = trace.map(|trace| trace.to_string());
+        let mut draft = Draft::with_capacity(events.len(), events.len() * 256);
+        draft.outgoing.trace = trace.map(|trace| trace.to_string());
         for event in &events {
             let partition = Partition::of(event.event.user_id, self.shared.settings.partitions);
-            outgoing.push(partition, |body| record::encode(event, body));
+            draft.push(partition, |body| record::encode(event, body));
         }
-        let log_times = self.produce(&outgoing).await?;
-        drop(outgoing);
+        let log_times = self.produce(draft).await?;
         if events.iter().zip(&log_times).any(|(event, log_time)| is_void(event, *log_time)) {
             return Err(AppendError::Lapsed);
         }

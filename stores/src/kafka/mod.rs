@@ -12,8 +12,10 @@
 mod accounting;
 mod admin;
 mod client;
+mod deliveries;
 mod ends;
 mod event_log;
+mod lanes;
 mod membership;
 mod offsets;
 mod reader;

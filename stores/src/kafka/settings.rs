@@ -25,9 +25,6 @@ pub struct KafkaSettings {
     pub generation: u16,
     /// How long the group waits for a silent aggregator before others take its partitions over.
     pub session_timeout: Duration,
-    /// How long the producer waits for more records of a partition before it sends what it has.
-    /// Longer means fewer, larger batches, and each answer later by as much.
-    pub linger: Duration,
     /// How many records all partitions together prefetch for the reader: bounds memory. When a
     /// partition's share waits, the fetch of that partition waits.
     pub prefetched_records_max: u32,
@@ -46,7 +43,6 @@ impl KafkaSettings {
             group: "tokenmeter-aggregator".to_owned(),
             generation: 0,
             session_timeout: Duration::from_secs(10),
-            linger: Duration::from_millis(2),
             prefetched_records_max: 65_536,
             client_options: BTreeMap::new(),
         }
@@ -84,8 +80,12 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a question to the brokers may take.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the broker keeps an empty fetch. A partition that is sought waits for the fetch before.
+/// How long the broker gathers records for a fetch: counting them in larger portions takes less of
+/// its time, and of ours. A partition that is sought waits for the fetch before.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
+
+/// So many bytes wait for no more. Less than a partition gives at a time: a backlog is read at once.
+const FETCH_BYTES_MIN: u32 = 64 << 10;
 
 /// What one fetch brings of one partition: prefetched records go past their bound by as much.
 const FETCH_PARTITION_BYTES_MAX: u32 = 256 << 10;
@@ -161,7 +161,8 @@ impl KafkaSettings {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", millis(MESSAGE_TIMEOUT))
-            .set("linger.ms", millis(self.linger))
+            // What comes meanwhile waits for the batch before it, not for a timer.
+            .set("linger.ms", "0")
             // Retries wait for a leader that moves; each must leave time for the next.
             .set("retry.backoff.max.ms", "500")
             // Above the log's own bounds, which refuse whole requests.
@@ -185,9 +186,12 @@ impl KafkaSettings {
             .set("heartbeat.interval.ms", millis(heartbeat))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
+            // What is read then is refused as a gap. `error` would stop the partition's fetch for
+            // good: the library does not seek what it has stopped.
+            .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_uncommitted")
             .set("fetch.wait.max.ms", millis(FETCH_WAIT))
+            .set("fetch.min.bytes", FETCH_BYTES_MIN.to_string())
             .set("fetch.message.max.bytes", FETCH_PARTITION_BYTES_MAX.to_string())
             .set("queued.min.messages", records.to_string())
             .set("queued.max.messages.kbytes", kibibytes.to_string())
