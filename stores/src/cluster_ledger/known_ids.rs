@@ -18,8 +18,8 @@ use super::{Shared, unavailable};
 const WAITING_MAX: usize = 1024;
 
 /// How long a question waits for others. To ask takes the server some milliseconds of its processor,
-/// however little is asked.
-const GATHERING: Duration = Duration::from_millis(10);
+/// however little is asked, and who waits is refused most of the time.
+const GATHERING: Duration = Duration::from_millis(50);
 
 /// Asks for the ids of all requests. Cheap to clone.
 #[derive(Clone)]
