@@ -38,7 +38,8 @@ pub(crate) struct Counting {
     pub(crate) serving: Serving,
     pub(crate) ticking: Ticking,
     beat: Beat,
-    flushed_at: Option<Instant>,
+    /// When the last flush began and ended.
+    flushed: Option<(Instant, Instant)>,
     /// Where the log ended when this process was told to stop.
     drain_to: Option<Offset>,
     /// Records that were read while the flush before them was committed.
@@ -78,7 +79,7 @@ impl Counting {
             serving: Serving::default(),
             ticking: Ticking::default(),
             beat,
-            flushed_at: None,
+            flushed: None,
             drain_to: None,
             ahead: Vec::new(),
             aggregator,
@@ -123,7 +124,9 @@ impl Counting {
                 Err(error) => self.backoff.pause("read", &error).await,
                 Ok(records) if !records.is_empty() => {
                     self.ticking.came();
+                    let started = Instant::now();
                     self.count(records).await?;
+                    self.flushed = Some((started, Instant::now()));
                 }
                 Ok(_) if self.serving.is_open() => self.sync(Vec::new(), Vec::new()).await,
                 Ok(_) => {}
@@ -191,7 +194,7 @@ impl Counting {
             records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
-        let next_flush = self.flushed_at.map(|flushed_at| self.beat.next(flushed_at));
+        let next_flush = self.flushed.map(|(started, ended)| self.beat.next(started, ended));
         let few = !records.is_empty() && records.len() < FLUSH_RECORDS_MAX;
         if let Some(next_flush) = next_flush.filter(|_| few && !at_once) {
             let stop = stopping.wait_for(|stopping| *stopping);
@@ -217,7 +220,6 @@ impl Counting {
     /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them.
     async fn count(&mut self, records: Vec<LogRecord>) -> Result<(), Stopped> {
         let started = Instant::now();
-        self.flushed_at = Some(started);
         let whole = records.len() >= FLUSH_RECORDS_MAX;
         let flush = match self.fold(records).await? {
             Ok(flush) => flush,
