@@ -23,6 +23,9 @@ use crate::ticking::Ticking;
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 30_000;
 
+/// After which it is first looked whether more records have come; then after twice that, and so on.
+const FIRST_PORTION: Duration = Duration::from_millis(10);
+
 /// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 
@@ -195,17 +198,32 @@ impl Counting {
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
         let next_flush = self.flushed.map(|(started, ended)| self.beat.next(started, ended));
-        let few = !records.is_empty() && records.len() < FLUSH_RECORDS_MAX;
-        if let Some(next_flush) = next_flush.filter(|_| few && !at_once) {
+        if let Some(next_flush) = next_flush.filter(|_| !records.is_empty() && !at_once) {
+            self.gather(&mut records, next_flush).await;
+        }
+        Ok(records)
+    }
+
+    /// Adds what comes until the next flush is due. A whole flush is due at once: a backlog comes in
+    /// portions, each a moment after the one before.
+    async fn gather(&self, records: &mut Vec<LogRecord>, next_flush: Instant) {
+        let mut stopping = self.stopping.clone();
+        let mut pause = FIRST_PORTION;
+        while records.len() < FLUSH_RECORDS_MAX {
             let stop = stopping.wait_for(|stopping| *stopping);
+            let wake = next_flush.min(Instant::now() + pause);
             // Whichever comes first.
-            drop(tokio::time::timeout_at(next_flush, stop).await);
+            let stopped = tokio::time::timeout_at(wake, stop).await.is_ok();
             let more = FLUSH_RECORDS_MAX - records.len();
             let next = records.last().map_or(self.cursor.position, |last| last.offset.plus(1));
             // What is there can be counted, whatever became of the rest.
-            records.extend(self.read(next, more, Duration::ZERO).await.unwrap_or_default());
+            let Ok(portion) = self.read(next, more, Duration::ZERO).await else { return };
+            records.extend(portion);
+            if stopped || Instant::now() >= next_flush {
+                return;
+            }
+            pause *= 2;
         }
-        Ok(records)
     }
 
     async fn read(

@@ -9,7 +9,7 @@ use crate::stores;
 use crate::waiting::{eventually, within};
 
 /// How long a database is away: longer than any deadline, pause or memory of who may do what.
-const AWAY: Duration = Duration::from_secs(18);
+const AWAY: Duration = Duration::from_secs(60);
 
 /// Within which a client hears that 20 more events are recorded.
 const PROMPT: Duration = Duration::from_secs(5);
