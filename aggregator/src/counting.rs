@@ -23,6 +23,9 @@ use crate::ticking::Ticking;
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 30_000;
 
+/// A flush of so many is worth what it costs, and to rest after it would only let more of them wait.
+const RESTING_RECORDS_MAX: usize = 10_000;
+
 /// After which it is first looked whether more records have come; then after twice that, and so on.
 const FIRST_PORTION: Duration = Duration::from_millis(10);
 
@@ -41,7 +44,8 @@ pub(crate) struct Counting {
     pub(crate) serving: Serving,
     pub(crate) ticking: Ticking,
     beat: Beat,
-    /// When the last flush began and ended.
+    /// When the last flush began and ended; of a large one its beginning twice, so that there is no
+    /// rest.
     flushed: Option<(Instant, Instant)>,
     /// Where the log ended when this process was told to stop.
     drain_to: Option<Offset>,
@@ -127,9 +131,10 @@ impl Counting {
                 Err(error) => self.backoff.pause("read", &error).await,
                 Ok(records) if !records.is_empty() => {
                     self.ticking.came();
-                    let started = Instant::now();
+                    let (started, rests) = (Instant::now(), records.len() < RESTING_RECORDS_MAX);
                     self.count(records).await?;
-                    self.flushed = Some((started, Instant::now()));
+                    let ended = if rests { Instant::now() } else { started };
+                    self.flushed = Some((started, ended));
                 }
                 Ok(_) if self.serving.is_open() => self.sync(Vec::new(), Vec::new()).await,
                 Ok(_) => {}
