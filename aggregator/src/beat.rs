@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// as one of many. An event after a quiet moment does not wait.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A flush of so many is worth what it costs, and to rest after it would only let more of them wait.
+const RESTING_RECORDS_MAX: usize = 10_000;
+
 /// The beat at which all partitions of a process flush, so that the ledger commits them together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beat {
@@ -19,15 +22,15 @@ impl Beat {
         Self { first: Instant::now() }
     }
 
-    /// The beat for the flush after one that took from `started` to `ended`: the first after a rest
-    /// of the same length. So where flushes are slow, on servers that have much to do, counting leaves
-    /// them half of the time.
-    pub(crate) fn next(self, started: Instant, ended: Instant) -> Instant {
-        let rested = ended + (ended - started).min(FLUSH_INTERVAL);
-        let passed = rested.saturating_duration_since(self.first).as_nanos();
+    /// The beat for the flush after one of so many records that took from `started` to `ended`: after a
+    /// small one the first after a rest of the same length. So where flushes are slow, on servers that
+    /// have much to do, counting leaves them half of the time.
+    pub(crate) fn after(self, started: Instant, ended: Instant, records: usize) -> Instant {
+        let rests = records < RESTING_RECORDS_MAX;
+        let from = if rests { ended + (ended - started).min(FLUSH_INTERVAL) } else { started };
+        let passed = from.saturating_duration_since(self.first).as_nanos();
         let into = passed % FLUSH_INTERVAL.as_nanos();
-        let into = Duration::from_nanos(u64::try_from(into).unwrap_or(0));
-        rested + FLUSH_INTERVAL.saturating_sub(into)
+        from + FLUSH_INTERVAL.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
     }
 }
 
@@ -42,17 +45,24 @@ mod tests {
         let beat = Beat::from_now_on();
         let second = beat.first + FLUSH_INTERVAL * 2;
         for time in [second - FLUSH_INTERVAL, second - FLUSH_INTERVAL + SHORTLY, second - SHORTLY] {
-            assert_eq!(beat.next(time, time), second);
+            assert_eq!(beat.after(time, time, 1), second);
         }
-        assert_eq!(beat.next(second, second), second + FLUSH_INTERVAL);
+        assert_eq!(beat.after(second, second, 1), second + FLUSH_INTERVAL);
     }
 
     #[test]
-    fn a_flush_is_followed_by_a_rest_as_long_as_itself_and_no_longer_than_a_beat() {
+    fn a_small_flush_is_followed_by_a_rest_as_long_as_itself_and_no_longer_than_a_beat() {
         let beat = Beat::from_now_on();
-        let took = |time: Duration| beat.next(beat.first, beat.first + time) - beat.first;
-        assert_eq!(took(FLUSH_INTERVAL / 2 - SHORTLY), FLUSH_INTERVAL);
-        assert_eq!(took(FLUSH_INTERVAL / 2), FLUSH_INTERVAL * 2);
-        assert_eq!(took(FLUSH_INTERVAL * 2 - SHORTLY), FLUSH_INTERVAL * 3);
+        let rest = |took| beat.after(beat.first, beat.first + took, 1) - beat.first;
+        assert_eq!(rest(FLUSH_INTERVAL / 2 - SHORTLY), FLUSH_INTERVAL);
+        assert_eq!(rest(FLUSH_INTERVAL / 2), FLUSH_INTERVAL * 2);
+        assert_eq!(rest(FLUSH_INTERVAL * 2 - SHORTLY), FLUSH_INTERVAL * 3);
+    }
+
+    #[test]
+    fn a_large_flush_is_followed_by_the_next_beat() {
+        let beat = Beat::from_now_on();
+        let ended = beat.first + FLUSH_INTERVAL * 2;
+        assert_eq!(beat.after(beat.first, ended, RESTING_RECORDS_MAX), beat.first + FLUSH_INTERVAL);
     }
 }

@@ -15,28 +15,16 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::beat::Beat;
+use crate::reading::FLUSH_RECORDS_MAX;
 use crate::run::{Aggregator, Stopped};
 use crate::serving::Serving;
 use crate::ticking::Ticking;
-
-/// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
-/// later; smaller ones pay more often for a commit, and for the summaries of the same users.
-const FLUSH_RECORDS_MAX: usize = 30_000;
-
-/// A flush of so many is worth what it costs, and to rest after it would only let more of them wait.
-const RESTING_RECORDS_MAX: usize = 10_000;
-
-/// After which it is first looked whether more records have come; then after twice that, and so on.
-const FIRST_PORTION: Duration = Duration::from_millis(10);
-
-/// How often an idle counter hears of a new watermark, by which it forgets what never arrived.
-const IDLE_SYNC: Duration = Duration::from_secs(1);
 
 /// The state of one partition's task.
 pub(crate) struct Counting {
     pub(crate) aggregator: Aggregator,
     pub(crate) partition: Partition,
-    stopping: watch::Receiver<bool>,
+    pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) backoff: Backoff,
     /// Everything below is counted, as the ledger last said.
     pub(crate) cursor: Cursor,
@@ -44,13 +32,12 @@ pub(crate) struct Counting {
     pub(crate) serving: Serving,
     pub(crate) ticking: Ticking,
     beat: Beat,
-    /// When the last flush began and ended; of a large one its beginning twice, so that there is no
-    /// rest.
-    flushed: Option<(Instant, Instant)>,
+    /// `None` before the first flush: it does not wait.
+    pub(crate) next_flush: Option<Instant>,
     /// Where the log ended when this process was told to stop.
     drain_to: Option<Offset>,
     /// Records that were read while the flush before them was committed.
-    ahead: Vec<LogRecord>,
+    pub(crate) ahead: Vec<LogRecord>,
 }
 
 /// What the counter is told once a flush is known to be committed.
@@ -86,7 +73,7 @@ impl Counting {
             serving: Serving::default(),
             ticking: Ticking::default(),
             beat,
-            flushed: None,
+            next_flush: None,
             drain_to: None,
             ahead: Vec::new(),
             aggregator,
@@ -131,10 +118,9 @@ impl Counting {
                 Err(error) => self.backoff.pause("read", &error).await,
                 Ok(records) if !records.is_empty() => {
                     self.ticking.came();
-                    let (started, rests) = (Instant::now(), records.len() < RESTING_RECORDS_MAX);
+                    let (started, count) = (Instant::now(), records.len());
                     self.count(records).await?;
-                    let ended = if rests { Instant::now() } else { started };
-                    self.flushed = Some((started, ended));
+                    self.next_flush = Some(self.beat.after(started, Instant::now(), count));
                 }
                 Ok(_) if self.serving.is_open() => self.sync(Vec::new(), Vec::new()).await,
                 Ok(_) => {}
@@ -184,60 +170,6 @@ impl Counting {
         let cursor = self.aggregator.ledger.take_over(self.partition).await?;
         let end = self.aggregator.source.end(self.partition).await?;
         Ok((cursor, end))
-    }
-
-    /// The next records to count; none after a moment without any, or when told to stop.
-    async fn next_records(&mut self) -> Result<Vec<LogRecord>, Unavailable> {
-        let ahead = std::mem::take(&mut self.ahead);
-        if !ahead.is_empty() {
-            return Ok(ahead);
-        }
-        let patience = self.serving.patience().min(IDLE_SYNC);
-        let is_stopping = self.is_stopping();
-        let patience = if is_stopping { Duration::ZERO } else { patience };
-        // Nobody waits for what is visible until admissions are open.
-        let at_once = is_stopping || !self.serving.is_open();
-        let mut stopping = self.stopping.clone();
-        let mut records = tokio::select! {
-            records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
-            _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
-        };
-        let next_flush = self.flushed.map(|(started, ended)| self.beat.next(started, ended));
-        if let Some(next_flush) = next_flush.filter(|_| !records.is_empty() && !at_once) {
-            self.gather(&mut records, next_flush).await;
-        }
-        Ok(records)
-    }
-
-    /// Adds what comes until the next flush is due. A whole flush is due at once: a backlog comes in
-    /// portions, each a moment after the one before.
-    async fn gather(&self, records: &mut Vec<LogRecord>, next_flush: Instant) {
-        let mut stopping = self.stopping.clone();
-        let mut pause = FIRST_PORTION;
-        while records.len() < FLUSH_RECORDS_MAX {
-            let stop = stopping.wait_for(|stopping| *stopping);
-            let wake = next_flush.min(Instant::now() + pause);
-            // Whichever comes first.
-            let stopped = tokio::time::timeout_at(wake, stop).await.is_ok();
-            let more = FLUSH_RECORDS_MAX - records.len();
-            let next = records.last().map_or(self.cursor.position, |last| last.offset.plus(1));
-            // What is there can be counted, whatever became of the rest.
-            let Ok(portion) = self.read(next, more, Duration::ZERO).await else { return };
-            records.extend(portion);
-            if stopped || Instant::now() >= next_flush {
-                return;
-            }
-            pause *= 2;
-        }
-    }
-
-    async fn read(
-        &self,
-        from: Offset,
-        records_max: usize,
-        patience: Duration,
-    ) -> Result<Vec<LogRecord>, Unavailable> {
-        self.aggregator.source.read(self.partition, from, records_max, patience).await
     }
 
     /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them.

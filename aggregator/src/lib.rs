@@ -14,6 +14,7 @@ mod beat;
 mod counting;
 mod housekeeping;
 mod progress;
+mod reading;
 mod reconcile;
 mod routes;
 mod run;
