@@ -23,8 +23,12 @@ mod appending;
 mod both;
 #[path = "kafka/group.rs"]
 mod group;
+#[path = "kafka/lost_brokers.rs"]
+mod lost_brokers;
 #[path = "kafka/reading.rs"]
 mod reading;
+#[path = "kafka/small_broker.rs"]
+mod small_broker;
 #[path = "kafka/topic.rs"]
 mod topic;
 

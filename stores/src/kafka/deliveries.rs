@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 
 use metering::Unavailable;
 use metering::time::Timestamp;
@@ -17,7 +18,7 @@ use rdkafka::{ClientConfig, ClientContext};
 
 use super::accounting::{Record, Room};
 use super::lanes::{Lanes, Next};
-use super::settings::KafkaSettings;
+use super::settings::{KafkaSettings, LOST};
 use super::{NOT_LOG_TIME, client, unavailable};
 
 pub(super) type Producer = BaseProducer<Deliveries>;
@@ -27,6 +28,8 @@ pub(super) struct Deliveries {
     topic: String,
     /// Whether the last record failed: shared by all producers of a log.
     failing: Arc<AtomicBool>,
+    /// Since when no record has come through, as long as they time out.
+    silent_since: Mutex<Option<Instant>>,
     /// Set once the producer will never send again.
     pub(super) fatal: AtomicBool,
     pub(super) room: Arc<Room>,
@@ -61,6 +64,7 @@ pub(super) fn start(
     let deliveries = Deliveries {
         topic: settings.topic.clone(),
         failing: failing.clone(),
+        silent_since: Mutex::default(),
         fatal: AtomicBool::new(false),
         room: Arc::new(Room::default()),
         lanes: Lanes::of(partitions),
@@ -128,14 +132,28 @@ impl Deliveries {
 
     /// Takes note of an error; answers what is said of the record.
     fn failed(&self, error: &KafkaError) -> Unavailable {
-        self.failing.store(true, Ordering::Relaxed);
+        let is_first = !self.failing.swap(true, Ordering::Relaxed);
         let code = error.rdkafka_error_code();
-        if let Some(RDKafkaErrorCode::Fatal) = code {
+        if match code {
+            Some(RDKafkaErrorCode::Fatal) => true,
+            Some(RDKafkaErrorCode::MessageTimedOut) => self.has_lost_the_brokers(is_first),
+            _ => false,
+        } {
             self.fatal.store(true, Ordering::Relaxed);
         }
         metrics::counter!("tokenmeter_log_produce_errors_total", "reason" => label(code))
             .increment(1);
         unavailable(error)
+    }
+
+    /// A record has timed out, the first one or after others. If one partition's leader is away, those
+    /// of the others come through in between.
+    fn has_lost_the_brokers(&self, is_first: bool) -> bool {
+        let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            *since = None;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() > LOST
     }
 }
 

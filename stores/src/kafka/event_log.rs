@@ -33,7 +33,8 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// An append is confirmed when all replicas in sync have each of its records and the broker has
 /// told at what time. A trace stands in each record's header `traceparent`. A producer that cannot
-/// go on (the cluster has forgotten or fenced it) is replaced; what was on its way is unavailable.
+/// go on (the cluster has forgotten or fenced it, or none of its records has come through for 10 s) is
+/// replaced; what was on its way is unavailable.
 /// A record larger than the topic takes is unavailable too, but no event is that large. Dropping
 /// the log finishes what is on its way, for at most 4 s.
 pub struct KafkaEventLog {
@@ -108,6 +109,10 @@ impl KafkaEventLog {
         metrics::describe_counter!(
             "tokenmeter_log_producers_replaced_total",
             "Producers that could not go on and were replaced"
+        );
+        metrics::describe_counter!(
+            "tokenmeter_log_consumers_replaced_total",
+            "Consumers that reached no broker any more and were replaced"
         );
         metrics::describe_counter!(
             "tokenmeter_log_rebalances_total",

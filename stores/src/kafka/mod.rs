@@ -16,6 +16,7 @@ mod deliveries;
 mod ends;
 mod event_log;
 mod lanes;
+mod member;
 mod membership;
 mod offsets;
 mod reader;

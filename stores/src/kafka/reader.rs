@@ -14,7 +14,7 @@ use rdkafka::message::{BorrowedMessage, Message as _, Timestamp as KafkaTime};
 
 use super::membership::Membership;
 use super::offsets::Generation;
-use super::settings::QUERY_TIMEOUT;
+use super::settings::{KafkaSettings, QUERY_TIMEOUT};
 use super::{NOT_LOG_TIME, unavailable};
 use crate::record;
 
@@ -28,6 +28,12 @@ pub(super) type Consumer = BaseConsumer<Membership>;
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
     pub(super) generation: Generation,
+}
+
+impl Topic {
+    pub(super) fn of(settings: &KafkaSettings) -> Self {
+        Self { name: settings.topic.as_str().into(), generation: settings.generation() }
+    }
 }
 
 /// One partition's fetched records. One caller at a time.

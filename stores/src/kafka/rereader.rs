@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(super) struct Rereader {
     config: ClientConfig,
     topic: Topic,
-    /// Made when first needed.
+    /// Made when first needed, and anew after it has failed.
     consumer: Option<BaseConsumer<Plain>>,
     /// What the consumer gives next.
     stand: Option<(Partition, i64)>,
@@ -49,11 +49,10 @@ impl Rereader {
             Some(consumer) => consumer,
             None => self.config.create_with_context(Plain).map_err(unavailable)?,
         };
-        let consumer = self.consumer.insert(consumer);
         if !continued {
-            go_to(consumer, &self.topic, partition, start)?;
+            go_to(&consumer, &self.topic, partition, start)?;
         }
-        let records = read(consumer, &self.topic, (partition, start), count)?;
+        let records = read(&consumer, &self.topic, (partition, start), count)?;
         let next = start.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
         if next < end {
             self.stand = Some((partition, next));
@@ -61,6 +60,7 @@ impl Rereader {
             // Or it would go on to fetch what nobody asked for.
             consumer.unassign().map_err(unavailable)?;
         }
+        self.consumer = Some(consumer);
         Ok(records)
     }
 }

@@ -80,6 +80,11 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a question to the brokers may take.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A client that has reached no broker for so long is replaced: when an answer of the cluster names
+/// no broker at all, as while the only one is fenced for a moment, the library removes all it knows
+/// and never looks for them again (<https://github.com/confluentinc/librdkafka/issues/5301>).
+pub(super) const LOST: Duration = Duration::from_secs(10);
+
 /// How long the broker gathers records for a fetch: counting them in larger portions takes less of
 /// its time, and of ours. A partition that is sought waits for the fetch before.
 const FETCH_WAIT: Duration = Duration::from_millis(50);

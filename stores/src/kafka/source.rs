@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,18 +15,13 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
 use super::admin::KafkaAdmin;
-use super::client;
-use super::ends::Ends;
 use super::event_log::KafkaEventLog;
-use super::membership::{Membership, Seat};
-use super::reader::{Consumer, Reader, Topic, not_ours};
+use super::member::Members;
+use super::reader::{Topic, not_ours};
 use super::rereader::Rereader;
 use super::settings::{KafkaSettings, SettingError};
-use super::topic::TopicId;
+use super::topic::{TopicError, TopicId};
 use super::unavailable;
-
-/// How long the member listens to the group before it looks whether it is to stop.
-const LISTEN: Duration = Duration::from_millis(100);
 
 /// The event log as the aggregator reads it: a member of the consumer group.
 ///
@@ -37,20 +31,19 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// group, so that others take over at once; that takes a moment, and blocks.
 pub struct KafkaEventSource {
     topic: Topic,
+    partitions: u32,
     log: Arc<KafkaEventLog>,
-    consumer: Arc<Consumer>,
-    readers: Vec<Arc<Mutex<Reader>>>,
+    members: Arc<Members>,
     rereader: Arc<Mutex<Rereader>>,
-    ends: Ends,
     identity: Identity,
-    stopped: Arc<AtomicBool>,
-    member: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Which topic this is: one of the same name may have taken its place.
 struct Identity {
     settings: KafkaSettings,
-    admin: OnceCell<KafkaAdmin>,
+    /// Made when first needed, and anew after it has failed.
+    admin: Mutex<Option<Arc<KafkaAdmin>>>,
     expected: OnceCell<TopicId>,
 }
 
@@ -65,9 +58,7 @@ impl KafkaEventSource {
         log: Arc<KafkaEventLog>,
         expected: Option<TopicId>,
     ) -> Result<Self, SettingError> {
-        let source = Self::observe(settings, log, expected)?;
-        source.consumer.subscribe(&[&settings.topic])?;
-        Ok(source)
+        Self::start(settings, log, expected, true)
     }
 
     /// The same without joining the group: no partition is ever its own, so it tells ends and reads
@@ -80,94 +71,47 @@ impl KafkaEventSource {
         log: Arc<KafkaEventLog>,
         expected: Option<TopicId>,
     ) -> Result<Self, SettingError> {
-        let refused = |error: Unavailable| SettingError::Refused(error.reason);
-        let config = settings.consumer()?;
-        let membership = Membership::of(settings.partitions.get());
-        let consumer: Arc<Consumer> = Arc::new(config.create_with_context(membership)?);
-        let topic =
-            Topic { name: settings.topic.as_str().into(), generation: settings.generation() };
-        let readers = (0..settings.partitions.get())
-            .map(|number| Reader::new(&consumer, topic.clone(), Partition::new(number)))
-            .map(|reader| reader.map(|reader| Arc::new(Mutex::new(reader))))
-            .collect::<Result<_, _>>()
-            .map_err(refused)?;
-        let stopped = Arc::new(AtomicBool::new(false));
-        let member = listen(consumer.clone(), stopped.clone())?;
+        Self::start(settings, log, expected, false)
+    }
+
+    fn start(
+        settings: &KafkaSettings,
+        log: Arc<KafkaEventLog>,
+        expected: Option<TopicId>,
+        join: bool,
+    ) -> Result<Self, SettingError> {
+        let topic = Topic::of(settings);
+        let members = Members::start(settings, join)?;
+        let thread = Some(members.clone().serve()?);
+        let rereader = Rereader::new(settings.consumer()?, topic.clone());
         Ok(Self {
-            ends: Ends::new(topic.name.clone(), consumer.clone()),
-            rereader: Arc::new(Mutex::new(Rereader::new(config, topic.clone()))),
+            rereader: Arc::new(Mutex::new(rereader)),
             identity: Identity {
                 settings: settings.clone(),
-                admin: OnceCell::new(),
+                admin: Mutex::default(),
                 expected: OnceCell::new_with(expected),
             },
             topic,
+            partitions: settings.partitions.get(),
             log,
-            consumer,
-            readers,
-            stopped,
-            member: Some(member),
+            members,
+            thread,
         })
-    }
-
-    fn membership(&self) -> &Membership {
-        self.consumer.context()
-    }
-
-    /// The reader and the seat of a partition that is ours.
-    fn ours(&self, partition: Partition) -> Result<(Arc<Mutex<Reader>>, &Seat), Unavailable> {
-        let reader = usize::try_from(partition.number())
-            .ok()
-            .and_then(|number| self.readers.get(number))
-            .filter(|_| self.membership().is_assigned(partition));
-        match (reader, self.membership().seat(partition)) {
-            (Some(reader), Some(seat)) => Ok((reader.clone(), seat)),
-            _ => Err(not_ours(partition)),
-        }
-    }
-
-    /// Nothing came: because there is nothing, or because no broker is there?
-    async fn not_away(&self, partition: Partition) -> Result<(), Unavailable> {
-        if self.membership().is_away() {
-            self.ends.of(partition).await?;
-            self.membership().is_back();
-        }
-        Ok(())
     }
 
     fn exists(&self, partition: Partition) -> Result<(), Unavailable> {
-        self.membership().seat(partition).map(|_| ()).ok_or_else(|| {
-            unavailable(format!("it has {} partitions, not {partition}", self.readers.len()))
-        })
-    }
-}
-
-/// Serves what the group says until the source is dropped.
-fn listen(
-    consumer: Arc<Consumer>,
-    stopped: Arc<AtomicBool>,
-) -> Result<JoinHandle<()>, SettingError> {
-    let listening = move || {
-        while !stopped.load(Ordering::Relaxed) {
-            match consumer.poll(LISTEN) {
-                None => {}
-                Some(Err(error)) => client::group_error(&error),
-                // Each partition has a queue of its own since before it was assigned.
-                Some(Ok(_)) => tracing::error!("a record came outside of its partition's queue"),
-            }
+        if partition.number() < self.partitions {
+            return Ok(());
         }
-    };
-    std::thread::Builder::new()
-        .name("kafka-group".to_owned())
-        .spawn(listening)
-        .map_err(|error| SettingError::NoThread(error.to_string()))
+        Err(unavailable(format!("it has {} partitions, not {partition}", self.partitions)))
+    }
 }
 
 impl Drop for KafkaEventSource {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        if let Some(member) = self.member.take()
-            && member.join().is_err()
+        self.members.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
         {
             tracing::error!("the event log's group member panicked");
         }
@@ -178,11 +122,7 @@ impl Drop for KafkaEventSource {
 impl Identity {
     /// Refuses a topic that has taken the place of the one that was read before.
     async fn check(&self) -> Result<(), Unavailable> {
-        let admin = self
-            .admin
-            .get_or_try_init(async || KafkaAdmin::new(&self.settings).map_err(unavailable))
-            .await?;
-        let found = admin.topic_id().await.map_err(unavailable)?;
+        let found = self.topic_id().await.map_err(unavailable)?;
         let expected = self.expected.get_or_init(async || found.clone()).await;
         if *expected == found {
             return Ok(());
@@ -192,17 +132,38 @@ impl Identity {
              `tokenmeter migrate --new-log` starts a generation"
         )))
     }
+
+    async fn topic_id(&self) -> Result<TopicId, TopicError> {
+        let admin = match &mut *self.admin.lock().await {
+            Some(admin) => admin.clone(),
+            none => {
+                none.insert(Arc::new(KafkaAdmin::new(&self.settings).map_err(unavailable)?)).clone()
+            }
+        };
+        let found = admin.topic_id().await;
+        if found.is_err() {
+            *self.admin.lock().await = None;
+        }
+        found
+    }
 }
 
 #[async_trait]
 impl EventSource for KafkaEventSource {
     async fn assigned(&self, unlike: &BTreeSet<Partition>) -> BTreeSet<Partition> {
-        let mut assigned = self.membership().assigned();
-        let other = assigned.wait_for(|assigned| assigned != unlike).await.map(|set| set.clone());
-        match other {
-            Ok(assigned) => assigned,
-            // The sender lives as long as the source.
-            Err(_) => std::future::pending().await,
+        let mut members = self.members.subscribe();
+        loop {
+            let mut assigned = members.borrow_and_update().membership().assigned();
+            let other = async {
+                assigned.wait_for(|assigned| assigned != unlike).await.map(|set| set.clone())
+            };
+            tokio::select! {
+                Ok(assigned) = other => return assigned,
+                // Another member takes its place.
+                Ok(()) = members.changed() => {}
+                // Both senders live as long as the source.
+                else => std::future::pending().await,
+            }
         }
     }
 
@@ -214,7 +175,8 @@ impl EventSource for KafkaEventSource {
         patience: Duration,
     ) -> Result<Vec<LogRecord>, Unavailable> {
         let from = self.topic.generation.kafka(from)?;
-        let (reader, seat) = self.ours(partition)?;
+        let member = self.members.now();
+        let (reader, seat) = member.ours(partition).ok_or_else(|| not_ours(partition))?;
         let mut reader = reader.lock_owned().await;
         if !reader.stands_at(from) {
             self.identity.check().await?;
@@ -229,7 +191,7 @@ impl EventSource for KafkaEventSource {
                 return Ok(records);
             }
             if tokio::time::timeout_at(deadline, seat.news.notified()).await.is_err() {
-                self.not_away(partition).await?;
+                member.not_away(partition).await?;
                 return Ok(Vec::new());
             }
         }
@@ -250,7 +212,7 @@ impl EventSource for KafkaEventSource {
 
     async fn end(&self, partition: Partition) -> Result<Offset, Unavailable> {
         self.exists(partition)?;
-        let end = self.ends.of(partition).await?;
+        let end = self.members.now().ends.of(partition).await?;
         self.topic.generation.offset(end)
     }
 
@@ -269,14 +231,15 @@ impl EventSource for KafkaEventSource {
         below: Offset,
         _: Timestamp,
     ) -> Result<u64, Unavailable> {
-        if !self.membership().is_assigned(partition) {
+        let member = self.members.now();
+        if !member.membership().is_assigned(partition) {
             return Ok(0);
         }
         let below = KafkaOffset::Offset(self.topic.generation.kafka(below)?);
         let number = i32::try_from(partition.number()).map_err(unavailable)?;
         let mut noted = TopicPartitionList::new();
         noted.add_partition_offset(&self.topic.name, number, below).map_err(unavailable)?;
-        self.consumer.commit(&noted, CommitMode::Async).map_err(unavailable)?;
+        member.consumer.commit(&noted, CommitMode::Async).map_err(unavailable)?;
         Ok(0)
     }
 }

@@ -14,7 +14,7 @@ use metering::usage::{
 };
 use stores::kafka::{KafkaEventLog, KafkaEventSource, KafkaSettings};
 
-use crate::contract::event_log::Subject;
+use crate::contract::event_log::{PATIENCE, Subject};
 use crate::servers::kafka::{FreshTopic, made};
 
 /// A producer, and a source that owns its partitions.
@@ -32,8 +32,9 @@ impl Both {
 
     /// Once the group has given it a partition.
     pub(crate) async fn joined(settings: &KafkaSettings) -> Self {
-        let both = Self::open(settings);
-        both.assigned(&BTreeSet::new()).await;
+        let (both, nothing) = (Self::open(settings), BTreeSet::new());
+        // Of a member that loses its brokers meanwhile there may be a second one.
+        tokio::time::timeout(3 * PATIENCE, both.assigned(&nothing)).await.unwrap();
         both
     }
 }
