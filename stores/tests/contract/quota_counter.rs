@@ -63,6 +63,7 @@ macro_rules! quota_counter_contract {
                 seeds_that_fail_are_unavailable_and_take_nothing,
                 a_sync_replaces_what_was_in_flight,
                 events_let_in_together_leave_one_by_one,
+                an_event_and_its_duplicate_leave_once,
                 repeating_a_sync_changes_nothing,
                 an_older_sync_changes_no_totals,
                 a_sync_makes_nobody_known,

@@ -10,33 +10,67 @@
 -- The tokens of an ENTRY, low and high, which stand there from the 10th byte on.
 local ENTRY_TOKENS = '<I4I4'
 local MONTH = '<c16c4Bc8I4I4I8I8I8'
+-- A month that nobody has asked for knows none of its events: so many are not looked for first.
+local MANY = 8
+
+-- Without the tables of `load_month`, for this is done as often as `admit_usual`.
+local function settle_month(epoch, raw)
+  local user_id, period, brings, cursor, ledger_low, ledger_high, chats, checks, prompts, at =
+    struct.unpack(MONTH, raw)
+  local key, ids = epoch.head .. 'm' .. user_id .. period, {}
+  for place = at, #raw, 16 do
+    ids[#ids + 1] = string.sub(raw, place, place + 15)
+  end
+  if #ids >= MANY and redis.call('HEXISTS', key, 's') == 0 then return end
+  local found = redis.call('HMGET', key, 's', unpack(ids))
+  if not found[1] then return end
+  local nonce, old_cursor, old_low, old_high, old_chats, old_checks, old_prompts, low, high,
+    flying_chats, flying_checks, flying_prompts, count, oldest, first_expiry =
+    struct.unpack(SUMS, found[1])
+  if nonce ~= epoch.nonce then return end
+  local is_newer = brings == 1 and later(cursor, old_cursor)
+  if not is_newer then
+    cursor, ledger_low, ledger_high = old_cursor, old_low, old_high
+    chats, checks, prompts = old_chats, old_checks, old_prompts
+  end
+  local was_quiet, leaving, seen = count == 0, {}, {}
+  for place, id in ipairs(ids) do
+    local entry = found[place + 1]
+    local kind = entry and string.byte(entry) or HOLD
+    -- A record and its duplicate may leave at once.
+    if kind < HOLD and not seen[id] then
+      seen[id] = true
+      leaving[#leaving + 1] = id
+      local less_low, less_high = struct.unpack(ENTRY_TOKENS, entry, 10)
+      high, low = minus(high, low, less_high, less_low)
+      if kind == 0 then
+        flying_chats = flying_chats - 1
+      elseif kind == 1 then
+        flying_checks = flying_checks - 1
+      else
+        flying_prompts = flying_prompts - 1
+      end
+    end
+  end
+  if not is_newer and #leaving == 0 then return end
+  count = count - #leaving
+  if count <= 0 then
+    high, low, count, oldest, first_expiry = 0, 0, 0, NEVER, NEVER
+    flying_chats, flying_checks, flying_prompts = 0, 0, 0
+  end
+  in_portions('HDEL', key, leaving)
+  redis.call('HSET', key, 's', struct.pack(SUMS, nonce, cursor, ledger_low, ledger_high, chats,
+    checks, prompts, low, high, flying_chats, flying_checks, flying_prompts, count, oldest,
+    first_expiry))
+  keep_while_flying(epoch, key, period, was_quiet, count == 0)
+end
 
 local function settle(keys, args)
   local epoch, why = epoch_of(keys[1], args[1], args[2])
   if not epoch then return refusal(why) end
   if args[3] ~= '' and args[3] ~= epoch.nonce then return refusal(OTHER_NONCE) end
   for number = 4, #args do
-    local raw = args[number]
-    local user_id, period, brings, cursor, low, high, chats, checks, prompts, at =
-      struct.unpack(MONTH, raw)
-    local ids = {}
-    for place = at, #raw, 16 do
-      ids[#ids + 1] = string.sub(raw, place, place + 15)
-    end
-    local month = load_month(epoch, user_id, period, ids)
-    if month then
-      if brings == 1 and later(cursor, month.cursor) then
-        month.cursor, month.ledger_high, month.ledger_low = cursor, high, low
-        month.ledger, month.dirty = { chats, checks, prompts }, true
-      end
-      for _, id in ipairs(ids) do
-        -- Not as a table of its own: there are many.
-        local entry = month.entries[id]
-        local kind = entry and string.byte(entry)
-        if kind and kind < HOLD then take_out(month, id, kind, struct.unpack(ENTRY_TOKENS, entry, 10)) end
-      end
-      if month.dirty then write_month(epoch, month) end
-    end
+    settle_month(epoch, args[number])
   end
   return { served(epoch) }
 end

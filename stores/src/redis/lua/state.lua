@@ -213,6 +213,16 @@ local function in_portions(command, key, values)
   end
 end
 
+-- A month has been written: only one whose period is over may go, and only with nothing in flight.
+local function keep_while_flying(epoch, key, period, was_quiet, is_quiet)
+  if is_quiet == was_quiet or not is_over(epoch, period) then return end
+  if is_quiet then
+    redis.call('EXPIRE', key, DAY_SECONDS)
+  else
+    redis.call('PERSIST', key)
+  end
+end
+
 local function write_month(epoch, month)
   local key, entries, changed, ledger, flying =
     month.key, month.entries, month.changed, month.ledger, month.requests
@@ -235,15 +245,7 @@ local function write_month(epoch, month)
     in_portions('HDEL', key, leaving)
     in_portions('HSET', key, staying)
   end
-  local quiet = month.count == 0
-  -- Only a period that is over may go, and only with nothing in flight.
-  if quiet ~= month.was_quiet and is_over(epoch, month.period) then
-    if quiet then
-      redis.call('EXPIRE', key, DAY_SECONDS)
-    else
-      redis.call('PERSIST', key)
-    end
-  end
+  keep_while_flying(epoch, key, month.period, month.was_quiet, month.count == 0)
 end
 
 -- Limits that hold for no request type.

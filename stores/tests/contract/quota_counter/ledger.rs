@@ -132,6 +132,15 @@ pub(crate) async fn events_let_in_together_leave_one_by_one(fixture: &Fixture) {
     assert!(granted(&admit(counter, event("d", 40)).await));
 }
 
+pub(crate) async fn an_event_and_its_duplicate_leave_once(fixture: &Fixture) {
+    let counter = fixture.serving(limit(100)).await;
+    admit(counter, event("a", 60)).await;
+    admit(counter, event("b", 30)).await;
+    counter.sync(&synced(2, chats(60, 1), &["a", "a"])).await.unwrap();
+    assert_eq!(fixture.standing().await.used, chats(90, 2));
+    assert!(repeated(&admit(counter, event("b", 30)).await));
+}
+
 pub(crate) async fn repeating_a_sync_changes_nothing(fixture: &Fixture) {
     let counter = fixture.serving(limit(100)).await;
     admit(counter, event("a", 60)).await;
