@@ -38,6 +38,9 @@ pub(super) struct Pending {
 /// in it.
 const GATHERING: Duration = Duration::from_millis(60);
 
+/// So many are worth a commit: while ClickHouse has them, other partitions fold theirs.
+const WORTHWHILE_EVENTS: usize = 10_000;
+
 /// Commits what comes in, as much at a time as waits. Ends when nobody can commit any more.
 pub(super) async fn group_and_commit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
     let mut waiting = Vec::new();
@@ -48,6 +51,7 @@ pub(super) async fn group_and_commit(shared: Arc<Shared>, mut queue: mpsc::Recei
             let owned = shared.partitions.count();
             let others = async {
                 while waiting.len() < owned
+                    && events_of(&waiting) < WORTHWHILE_EVENTS
                     && let Some(another) = queue.recv().await
                 {
                     waiting.push(another);
@@ -62,6 +66,10 @@ pub(super) async fn group_and_commit(shared: Arc<Shared>, mut queue: mpsc::Recei
         let group = next_group(&mut waiting);
         commit(&shared, group).await;
     }
+}
+
+fn events_of(waiting: &[Waiting]) -> usize {
+    waiting.iter().map(|one| one.flush.counted.len()).sum()
 }
 
 /// At least the first one; of each partition one only.
