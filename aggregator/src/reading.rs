@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use metering::Unavailable;
 use metering::usage::{LogRecord, Offset};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::counting::Counting;
 
 /// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
 /// later; smaller ones pay more often for a commit, and for the summaries of the same users.
-pub(crate) const FLUSH_RECORDS_MAX: usize = 30_000;
+pub(crate) const FLUSH_RECORDS_MAX: usize = 25_000;
 
 /// After which it is first looked whether more records have come; then after twice that, and so on.
 const FIRST_PORTION: Duration = Duration::from_millis(10);
@@ -36,31 +37,10 @@ impl Counting {
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
         if let Some(next_flush) = self.next_flush.filter(|_| !records.is_empty() && !at_once) {
-            self.gather(&mut records, next_flush).await;
+            let more = |from, max| self.read(from, max, Duration::ZERO);
+            gather(&mut records, next_flush, stopping, more).await;
         }
         Ok(records)
-    }
-
-    /// Adds what comes until the next flush is due. A whole flush is due at once: a backlog comes in
-    /// portions, each a moment after the one before.
-    async fn gather(&self, records: &mut Vec<LogRecord>, next_flush: Instant) {
-        let mut stopping = self.stopping.clone();
-        let mut pause = FIRST_PORTION;
-        while records.len() < FLUSH_RECORDS_MAX {
-            let stop = stopping.wait_for(|stopping| *stopping);
-            let wake = next_flush.min(Instant::now() + pause);
-            // Whichever comes first.
-            let stopped = tokio::time::timeout_at(wake, stop).await.is_ok();
-            let more = FLUSH_RECORDS_MAX - records.len();
-            let next = records.last().map_or(self.cursor.position, |last| last.offset.plus(1));
-            // What is there can be counted, whatever became of the rest.
-            let Ok(portion) = self.read(next, more, Duration::ZERO).await else { return };
-            records.extend(portion);
-            if stopped || Instant::now() >= next_flush {
-                return;
-            }
-            pause *= 2;
-        }
     }
 
     pub(crate) async fn read(
@@ -70,5 +50,94 @@ impl Counting {
         patience: Duration,
     ) -> Result<Vec<LogRecord>, Unavailable> {
         self.aggregator.source.read(self.partition, from, records_max, patience).await
+    }
+}
+
+/// Adds what comes until the next flush is due, and reads a last time when told to stop. A whole flush
+/// is due at once: a backlog comes in portions, each a moment after the one before.
+async fn gather<Read: Future<Output = Result<Vec<LogRecord>, Unavailable>>>(
+    records: &mut Vec<LogRecord>,
+    next_flush: Instant,
+    mut stopping: watch::Receiver<bool>,
+    read: impl Fn(Offset, usize) -> Read,
+) {
+    let mut pause = FIRST_PORTION;
+    while let (Some(last), count) = (records.last(), records.len())
+        && count < FLUSH_RECORDS_MAX
+    {
+        let next = last.offset.plus(1);
+        let stop = stopping.wait_for(|stopping| *stopping);
+        let wake = next_flush.min(Instant::now() + pause);
+        // Whichever comes first.
+        let stopped = tokio::time::timeout_at(wake, stop).await.is_ok();
+        // What is there can be counted, whatever became of the rest.
+        let Ok(portion) = read(next, FLUSH_RECORDS_MAX - count).await else { return };
+        records.extend(portion);
+        if stopped || Instant::now() >= next_flush {
+            return;
+        }
+        pause *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metering::time::Timestamp;
+    use metering::usage::{Horizon, Payload, Tick};
+
+    use super::*;
+
+    const PORTION: usize = 3_000;
+    const BEAT: Duration = Duration::from_millis(500);
+
+    fn records(from: Offset, count: usize) -> Vec<LogRecord> {
+        let record = |number: usize| LogRecord {
+            offset: from.plus(number.try_into().unwrap()),
+            log_time: Timestamp::MIN,
+            payload: Payload::Tick(Tick { horizon: Horizon::Ever }),
+        };
+        (0..count).map(record).collect()
+    }
+
+    /// What is gathered after one record, and how long it took.
+    async fn gathered(
+        stopping: bool,
+        read: impl Fn(Offset, usize) -> Result<Vec<LogRecord>, Unavailable>,
+    ) -> (Vec<LogRecord>, Duration) {
+        let read = |from, max| std::future::ready(read(from, max));
+        let (_stop, stopping) = watch::channel(stopping);
+        let (started, mut found) = (Instant::now(), records(Offset::default(), 1));
+        gather(&mut found, started + BEAT, stopping, read).await;
+        assert!(found.windows(2).all(|two| two[0].offset.plus(1) == two[1].offset));
+        (found, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_that_comes_in_portions_does_not_wait_for_the_beat() {
+        let began = Instant::now();
+        // One portion every millisecond.
+        let (found, took) = gathered(false, |from, max| {
+            let there = began.elapsed().as_millis() * PORTION as u128;
+            let left = there.saturating_sub(u128::from(from.number()));
+            Ok(records(from, usize::try_from(left).unwrap().min(max)))
+        })
+        .await;
+        assert_eq!(found.len(), FLUSH_RECORDS_MAX);
+        assert!(took < BEAT / 10, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_records_wait_for_the_beat_and_for_each_other() {
+        let (found, took) = gathered(false, |from, _| Ok(records(from, 1))).await;
+        assert!((3..10).contains(&found.len()), "{}", found.len());
+        assert_eq!(took, BEAT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_is_counted_when_the_log_is_away_or_the_process_ends() {
+        let away = |_, _| Err(Unavailable::new("event_log", "away"));
+        assert_eq!(gathered(false, away).await.0.len(), 1);
+        let (found, took) = gathered(true, |from, _| Ok(records(from, 5))).await;
+        assert_eq!((found.len(), took), (6, Duration::ZERO));
     }
 }
