@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::beat::Beat;
-use crate::reading::FLUSH_RECORDS_MAX;
 use crate::run::{Aggregator, Stopped};
 use crate::serving::Serving;
 use crate::ticking::Ticking;
@@ -175,7 +174,8 @@ impl Counting {
     /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them.
     async fn count(&mut self, records: Vec<LogRecord>) -> Result<(), Stopped> {
         let started = Instant::now();
-        let whole = records.len() >= FLUSH_RECORDS_MAX;
+        let whole = self.whole_flush();
+        let is_whole = records.len() >= whole;
         let flush = match self.fold(records).await? {
             Ok(flush) => flush,
             Err(error) => {
@@ -185,12 +185,12 @@ impl Counting {
         };
         let pending = Pending::of(&flush);
         let ahead = async {
-            if !whole {
+            if !is_whole {
                 return Vec::new();
             }
             // A failure shows again when they are asked for in earnest.
             let from = pending.range.end;
-            self.read(from, FLUSH_RECORDS_MAX, Duration::ZERO).await.unwrap_or_default()
+            self.read(from, whole, Duration::ZERO).await.unwrap_or_default()
         };
         let (committed, ahead) = tokio::join!(self.aggregator.ledger.commit(flush), ahead);
         match committed {

@@ -58,6 +58,11 @@ impl Progress {
         self.advanced(partition, cursor, self.clock.now());
     }
 
+    /// How many partitions this process counts.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     pub(crate) fn starts(&self, partition: Partition) {
         self.lock().insert(partition, PartitionProgress::default());
     }

@@ -9,9 +9,16 @@ use tokio::time::Instant;
 
 use crate::counting::Counting;
 
-/// Records of one flush. Larger ones take memory (some 20 MiB) and make what was just tracked visible
-/// later; smaller ones pay more often for a commit, and for the summaries of the same users.
-pub(crate) const FLUSH_RECORDS_MAX: usize = 25_000;
+/// Records of one flush. Larger ones make what was just tracked visible later; smaller ones pay more
+/// often for a commit, and for the summaries of the same users.
+const FLUSH_RECORDS_MAX: usize = 25_000;
+
+/// Records of the flushes of all partitions together. As many are read while these are committed, and
+/// a thousand take about a megabyte.
+const ALL_FLUSHES_RECORDS_MAX: usize = 60_000;
+
+/// So many records of each partition are held, however many partitions there are.
+const FLUSH_RECORDS_MIN: usize = 500;
 
 /// After which it is first looked whether more records have come; then after twice that, and so on.
 const FIRST_PORTION: Duration = Duration::from_millis(10);
@@ -31,16 +38,22 @@ impl Counting {
         let patience = if is_stopping { Duration::ZERO } else { patience };
         // Nobody waits for what is visible until admissions are open.
         let at_once = is_stopping || !self.serving.is_open();
+        let whole = self.whole_flush();
         let mut stopping = self.stopping.clone();
         let mut records = tokio::select! {
-            records = self.read(self.cursor.position, FLUSH_RECORDS_MAX, patience) => records?,
+            records = self.read(self.cursor.position, whole, patience) => records?,
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
         };
         if let Some(next_flush) = self.next_flush.filter(|_| !records.is_empty() && !at_once) {
             let more = |from, max| self.read(from, max, Duration::ZERO);
-            gather(&mut records, next_flush, stopping, more).await;
+            gather(&mut records, whole, next_flush, stopping, more).await;
         }
         Ok(records)
+    }
+
+    /// How many records of this partition make a flush that waits for no more.
+    pub(crate) fn whole_flush(&self) -> usize {
+        share_of(self.aggregator.progress.count())
     }
 
     pub(crate) async fn read(
@@ -53,17 +66,22 @@ impl Counting {
     }
 }
 
+fn share_of(partitions: usize) -> usize {
+    (ALL_FLUSHES_RECORDS_MAX / partitions.max(1)).clamp(FLUSH_RECORDS_MIN, FLUSH_RECORDS_MAX)
+}
+
 /// Adds what comes until the next flush is due, and reads a last time when told to stop. A whole flush
 /// is due at once: a backlog comes in portions, each a moment after the one before.
 async fn gather<Read: Future<Output = Result<Vec<LogRecord>, Unavailable>>>(
     records: &mut Vec<LogRecord>,
+    whole: usize,
     next_flush: Instant,
     mut stopping: watch::Receiver<bool>,
     read: impl Fn(Offset, usize) -> Read,
 ) {
     let mut pause = FIRST_PORTION;
     while let (Some(last), count) = (records.last(), records.len())
-        && count < FLUSH_RECORDS_MAX
+        && count < whole
     {
         let next = last.offset.plus(1);
         let stop = stopping.wait_for(|stopping| *stopping);
@@ -71,7 +89,7 @@ async fn gather<Read: Future<Output = Result<Vec<LogRecord>, Unavailable>>>(
         // Whichever comes first.
         let stopped = tokio::time::timeout_at(wake, stop).await.is_ok();
         // What is there can be counted, whatever became of the rest.
-        let Ok(portion) = read(next, FLUSH_RECORDS_MAX - count).await else { return };
+        let Ok(portion) = read(next, whole - count).await else { return };
         records.extend(portion);
         if stopped || Instant::now() >= next_flush {
             return;
@@ -107,9 +125,18 @@ mod tests {
         let read = |from, max| std::future::ready(read(from, max));
         let (_stop, stopping) = watch::channel(stopping);
         let (started, mut found) = (Instant::now(), records(Offset::default(), 1));
-        gather(&mut found, started + BEAT, stopping, read).await;
+        gather(&mut found, FLUSH_RECORDS_MAX, started + BEAT, stopping, read).await;
         assert!(found.windows(2).all(|two| two[0].offset.plus(1) == two[1].offset));
         (found, started.elapsed())
+    }
+
+    #[test]
+    fn partitions_share_what_is_held() {
+        assert_eq!(share_of(1), FLUSH_RECORDS_MAX);
+        for partitions in 3..=ALL_FLUSHES_RECORDS_MAX / FLUSH_RECORDS_MIN {
+            assert!(share_of(partitions) * partitions <= ALL_FLUSHES_RECORDS_MAX);
+        }
+        assert_eq!(share_of(100_000), FLUSH_RECORDS_MIN);
     }
 
     #[tokio::test(start_paused = true)]
