@@ -13,8 +13,8 @@ use crate::counting::Counting;
 /// often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 25_000;
 
-/// Records of the flushes of all partitions together. As many are read while these are committed, and
-/// a thousand take about a megabyte.
+/// Records of the flushes of all partitions together: they, and as many that are read while these are
+/// committed, are most of the memory that a backlog takes.
 const ALL_FLUSHES_RECORDS_MAX: usize = 60_000;
 
 /// So many records of each partition are held, however many partitions there are.

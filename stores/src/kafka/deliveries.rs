@@ -134,11 +134,12 @@ impl Deliveries {
     fn failed(&self, error: &KafkaError) -> Unavailable {
         let is_first = !self.failing.swap(true, Ordering::Relaxed);
         let code = error.rdkafka_error_code();
-        if match code {
+        let is_the_end = match code {
             Some(RDKafkaErrorCode::Fatal) => true,
             Some(RDKafkaErrorCode::MessageTimedOut) => self.has_lost_the_brokers(is_first),
             _ => false,
-        } {
+        };
+        if is_the_end {
             self.fatal.store(true, Ordering::Relaxed);
         }
         metrics::counter!("tokenmeter_log_produce_errors_total", "reason" => label(code))

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use metering::Unavailable;
 use metering::usage::Partition;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer as _;
 use tokio::sync::{Mutex, watch};
 
@@ -36,7 +35,6 @@ pub(super) struct Member {
 /// The member of now, and how to make the next.
 pub(super) struct Members {
     now: watch::Sender<Arc<Member>>,
-    config: ClientConfig,
     settings: KafkaSettings,
     /// Whether they join the group.
     join: bool,
@@ -44,13 +42,10 @@ pub(super) struct Members {
 }
 
 impl Member {
-    fn start(
-        settings: &KafkaSettings,
-        config: &ClientConfig,
-        join: bool,
-    ) -> Result<Self, SettingError> {
+    fn start(settings: &KafkaSettings, join: bool) -> Result<Self, SettingError> {
         let membership = Membership::of(settings.partitions.get());
-        let consumer: Arc<Consumer> = Arc::new(config.create_with_context(membership)?);
+        let consumer = settings.consumer()?.create_with_context(membership)?;
+        let consumer: Arc<Consumer> = Arc::new(consumer);
         let topic = Topic::of(settings);
         let readers = (0..settings.partitions.get())
             .map(|number| Reader::new(&consumer, topic.clone(), Partition::new(number)))
@@ -105,11 +100,9 @@ impl Members {
     /// # Errors
     /// [`SettingError`]: an option is not the caller's, or the library refuses one.
     pub(super) fn start(settings: &KafkaSettings, join: bool) -> Result<Arc<Self>, SettingError> {
-        let config = settings.consumer()?;
-        let first = Member::start(settings, &config, join)?;
+        let first = Member::start(settings, join)?;
         Ok(Arc::new(Self {
             now: watch::Sender::new(Arc::new(first)),
-            config,
             settings: settings.clone(),
             join,
             stopped: AtomicBool::new(false),
@@ -154,23 +147,20 @@ impl Members {
 
     /// What was the old member's is nobody's until the group has given it to the new one.
     fn replace(&self, lost: Arc<Member>) {
-        let replaced = Member::start(&self.settings, &self.config, self.join)
-            .map(|fresh| self.now.send_replace(Arc::new(fresh)))
-            .and_then(|replaced| {
-                // Its end takes a moment, and must not fall to whoever has it last: they are async.
-                drop(lost);
-                thread("kafka-lost", move || {
-                    while Arc::strong_count(&replaced) > 1 {
-                        std::thread::sleep(LISTEN);
-                    }
-                })
-            });
-        match replaced {
-            Ok(_) => {
-                tracing::warn!("no broker was reached any more: another Kafka consumer begins");
-                metrics::counter!("tokenmeter_log_consumers_replaced_total").increment(1);
+        match Member::start(&self.settings, self.join) {
+            Ok(fresh) => drop(self.now.send_replace(Arc::new(fresh))),
+            Err(error) => return tracing::warn!(%error, "no new Kafka consumer"),
+        }
+        tracing::warn!("no broker was reached any more: another Kafka consumer begins");
+        metrics::counter!("tokenmeter_log_consumers_replaced_total").increment(1);
+        // Its end takes a moment, and must not fall to whoever has it last: they are async.
+        let ended = thread("kafka-lost", move || {
+            while Arc::strong_count(&lost) > 1 {
+                std::thread::sleep(LISTEN);
             }
-            Err(error) => tracing::warn!(%error, "no new Kafka consumer"),
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the lost Kafka consumer ends here");
         }
     }
 }

@@ -31,7 +31,6 @@ use super::unavailable;
 /// group, so that others take over at once; that takes a moment, and blocks.
 pub struct KafkaEventSource {
     topic: Topic,
-    partitions: u32,
     log: Arc<KafkaEventLog>,
     members: Arc<Members>,
     rereader: Arc<Mutex<Rereader>>,
@@ -92,7 +91,6 @@ impl KafkaEventSource {
                 expected: OnceCell::new_with(expected),
             },
             topic,
-            partitions: settings.partitions.get(),
             log,
             members,
             thread,
@@ -100,10 +98,11 @@ impl KafkaEventSource {
     }
 
     fn exists(&self, partition: Partition) -> Result<(), Unavailable> {
-        if partition.number() < self.partitions {
+        let partitions = self.identity.settings.partitions.get();
+        if partition.number() < partitions {
             return Ok(());
         }
-        Err(unavailable(format!("it has {} partitions, not {partition}", self.partitions)))
+        Err(unavailable(format!("it has {partitions} partitions, not {partition}")))
     }
 }
 

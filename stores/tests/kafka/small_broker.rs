@@ -1,7 +1,8 @@
 //! A broker of one topic with one partition, which can be fenced as KRaft fences one that was silent
 //! for a moment: the cluster then names no broker. The real one cannot be asked to do it.
 //!
-//! It speaks the oldest protocols that the client takes, and keeps nothing
+//! Of each request it answers the last version that it says it understands, which is what the client
+//! takes; it keeps nothing
 //! (<https://kafka.apache.org/protocol>).
 
 use std::io::{Read, Write};
@@ -28,7 +29,7 @@ const KEYS: [(i16, i16, i16); 7] = [
     (LIST_OFFSETS, 1, 1),
     (METADATA, 4, 4),
     (FIND_COORDINATOR, 0, 0),
-    (API_VERSIONS, 0, 3),
+    (API_VERSIONS, 3, 3),
     (INIT_PRODUCER_ID, 0, 0),
 ];
 const PRODUCE: i16 = 0;
@@ -94,9 +95,9 @@ impl Shared {
             if connection.read_exact(&mut request).is_err() {
                 return;
             }
-            let short = |at: usize| i16::from_be_bytes([request[at], request[at + 1]]);
+            let key = i16::from_be_bytes([request[0], request[1]]);
             let mut answer = Answer(request[4..8].to_vec());
-            self.answer(short(0), short(2), &mut answer);
+            self.answer(key, &mut answer);
             let size = i32::try_from(answer.0.len()).unwrap().to_be_bytes();
             if connection.write_all(&[&size[..], &answer.0].concat()).is_err() {
                 return;
@@ -104,9 +105,9 @@ impl Shared {
         }
     }
 
-    fn answer(&self, key: i16, version: i16, answer: &mut Answer) {
+    fn answer(&self, key: i16, answer: &mut Answer) {
         match key {
-            API_VERSIONS => api_versions(version, answer),
+            API_VERSIONS => api_versions(answer),
             METADATA => self.metadata(answer),
             FIND_COORDINATOR => {
                 answer.short(COORDINATOR_NOT_AVAILABLE).int(NOBODY).text("").int(0);
@@ -115,11 +116,8 @@ impl Shared {
                 answer.int(0).short(0).long(1).short(0);
             }
             PRODUCE => {
-                answer.int(1).text(&self.topic).int(1).int(0).short(0).long(0).long(LOG_TIME);
-                if version >= 5 {
-                    answer.long(0);
-                }
-                answer.int(0);
+                answer.int(1).text(&self.topic).int(1);
+                answer.int(0).short(0).long(0).long(LOG_TIME).long(0).int(0);
             }
             LIST_OFFSETS => {
                 answer.int(1).text(&self.topic).int(1).int(0).short(0).long(LOG_TIME).long(7);
@@ -149,27 +147,13 @@ impl Shared {
     }
 }
 
-fn api_versions(version: i16, answer: &mut Answer) {
-    // From version 3 on lengths are one more, in a byte here, and tags end what is told.
-    let compact = version >= 3;
-    answer.short(0);
-    if compact {
-        answer.byte(u8::try_from(KEYS.len() + 1).unwrap());
-    } else {
-        answer.int(i32::try_from(KEYS.len()).unwrap());
-    }
+/// Lengths are one more here, in a byte, and tags end what is told.
+fn api_versions(answer: &mut Answer) {
+    answer.short(0).byte(u8::try_from(KEYS.len() + 1).unwrap());
     for (key, first, last) in KEYS {
-        answer.short(key).short(first).short(last);
-        if compact {
-            answer.byte(0);
-        }
+        answer.short(key).short(first).short(last).byte(0);
     }
-    if version >= 1 {
-        answer.int(0);
-    }
-    if compact {
-        answer.byte(0);
-    }
+    answer.int(0).byte(0);
 }
 
 /// What is written of an answer.
