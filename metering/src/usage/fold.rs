@@ -270,7 +270,7 @@ impl Folding {
             tallies: Tallies::default(),
             settled: Vec::with_capacity(records.len()),
         };
-        Self { flush, left: HashSet::new() }
+        Self { flush, left: HashSet::with_capacity(records.len()) }
     }
 
     fn count(&mut self, counted: CountedEvent) -> Result<(), SumOverflow> {
