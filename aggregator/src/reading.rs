@@ -13,9 +13,9 @@ use crate::counting::Counting;
 /// often for a commit, and for the summaries of the same users.
 const FLUSH_RECORDS_MAX: usize = 25_000;
 
-/// Records of the flushes of all partitions together: they, and as many that are read while these are
-/// committed, are most of the memory that a backlog takes.
-const ALL_FLUSHES_RECORDS_MAX: usize = 60_000;
+/// Records of the flushes of all partitions together: this, and what the source prefetches, bounds the
+/// memory that a backlog takes.
+const ALL_FLUSHES_RECORDS_MAX: usize = 100_000;
 
 /// So many records of each partition are held, however many partitions there are.
 const FLUSH_RECORDS_MIN: usize = 500;
@@ -29,10 +29,6 @@ const IDLE_SYNC: Duration = Duration::from_secs(1);
 impl Counting {
     /// The next records to count; none after a moment without any, or when told to stop.
     pub(crate) async fn next_records(&mut self) -> Result<Vec<LogRecord>, Unavailable> {
-        let ahead = std::mem::take(&mut self.ahead);
-        if !ahead.is_empty() {
-            return Ok(ahead);
-        }
         let patience = self.serving.patience().min(IDLE_SYNC);
         let is_stopping = self.is_stopping();
         let patience = if is_stopping { Duration::ZERO } else { patience };
@@ -40,10 +36,13 @@ impl Counting {
         let at_once = is_stopping || !self.serving.is_open();
         let whole = self.whole_flush();
         let mut stopping = self.stopping.clone();
-        let mut records = tokio::select! {
-            records = self.read(self.cursor.position, whole, patience) => records?,
-            _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => return Ok(Vec::new()),
-        };
+        let mut records = std::mem::take(&mut self.ahead);
+        if records.is_empty() {
+            records = tokio::select! {
+                records = self.read(self.cursor.position, whole, patience) => records?,
+                _ = stopping.wait_for(|stop| *stop), if !is_stopping => return Ok(Vec::new()),
+            };
+        }
         if let Some(next_flush) = self.next_flush.filter(|_| !records.is_empty() && !at_once) {
             let more = |from, max| self.read(from, max, Duration::ZERO);
             gather(&mut records, whole, next_flush, stopping, more).await;
