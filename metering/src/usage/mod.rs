@@ -1,5 +1,6 @@
 //! Usage events: what they are, how they are read and kept, and how the log folds into the ledger.
 
+mod digest;
 mod duplicates;
 mod event;
 mod fold;
@@ -11,10 +12,11 @@ mod reports;
 #[cfg(test)]
 mod tests;
 
+pub use digest::{ContentDigest, IdDigest};
 pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen};
 pub use event::{
-    ContentDigest, EventId, Flag, Flags, IdDigest, IdOrigin, Metadata, ModelName, NotAnId,
-    RequestType, ReservationId, TokenCounts, UsageEvent,
+    EventId, Flag, Flags, IdOrigin, Metadata, ModelName, NotAnId, RequestType, ReservationId,
+    TokenCounts, UsageEvent,
 };
 pub use fold::{
     Breakdown, CountedEvent, DeadLetter, DeadLetterReason, Flush, Settled, SumOverflow, SummaryKey,
