@@ -1,8 +1,10 @@
 //! The aggregator on the single node's real stores: restarts, repeats, faults.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::portions::Portions;
 use crate::rig::{PARTITION, Rig, numbered, until};
 use aggregator::Stopped;
 use edge::{Condition, HealthCheck};
@@ -39,6 +41,22 @@ async fn admissions_begin_only_when_the_logs_tail_is_counted() {
     let running = rig.start();
     rig.until_serving().await;
     assert_eq!(rig.counted().await, (12_000, Offset::new(12_000)));
+    running.stop().await.unwrap();
+}
+
+/// What was read while a flush was committed is less than the next one takes, and is filled up.
+#[tokio::test]
+async fn a_backlog_is_counted_in_whole_flushes() {
+    let mut rig = Rig::new();
+    rig.aggregator.source = Arc::new(Portions { log: rig.log.clone(), records_max: 13_000 });
+    let running = rig.start();
+    rig.until_serving().await;
+    rig.track("first").await;
+    rig.until_counted_to(1).await;
+    let before = rig.faults.commits.load(Ordering::SeqCst);
+    rig.append(numbered("e", 0..50_000)).await;
+    rig.until_counted_to(50_001).await;
+    assert_eq!(rig.faults.commits.load(Ordering::SeqCst) - before, 2);
     running.stop().await.unwrap();
 }
 

@@ -8,4 +8,5 @@
 
 mod counter_book;
 mod counting;
+mod portions;
 mod rig;
