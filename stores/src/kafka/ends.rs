@@ -1,5 +1,7 @@
 //! Asking where partitions end: many callers, one question to the brokers at a time.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metering::Unavailable;
@@ -17,16 +19,24 @@ type Question = (Partition, oneshot::Sender<Result<i64, Unavailable>>);
 
 /// The ends of partitions, always asked for after the caller did.
 pub(super) struct Ends {
-    topic: Arc<str>,
-    consumer: Arc<Consumer>,
+    brokers: Arc<Brokers>,
     waiting: Mutex<Vec<Question>>,
     /// Held while the brokers are asked.
     asking: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// Who is asked.
+struct Brokers {
+    topic: Arc<str>,
+    consumer: Arc<Consumer>,
+    /// Whether the last question was about a partition without a leader.
+    leaderless: AtomicBool,
+}
+
 impl Ends {
     pub(super) fn new(topic: Arc<str>, consumer: Arc<Consumer>) -> Self {
-        Self { topic, consumer, waiting: Mutex::default(), asking: Arc::default() }
+        let brokers = Brokers { topic, consumer, leaderless: AtomicBool::new(false) };
+        Self { brokers: Arc::new(brokers), waiting: Mutex::default(), asking: Arc::default() }
     }
 
     /// One past the last record, as Kafka counts.
@@ -37,10 +47,10 @@ impl Ends {
         let asking = self.asking.clone().lock_owned().await;
         let questions = std::mem::take(&mut *self.waiting());
         if !questions.is_empty() {
-            let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+            let brokers = self.brokers.clone();
             // Goes on when this caller is gone: others wait for it.
             tokio::task::spawn_blocking(move || {
-                ask(&consumer, &topic, questions);
+                brokers.ask(questions);
                 drop(asking);
             });
         }
@@ -52,43 +62,61 @@ impl Ends {
     }
 }
 
-fn ask(consumer: &Consumer, topic: &str, questions: Vec<Question>) {
-    let asked = query(consumer, topic, &questions);
-    for (partition, answer) in questions {
-        let end = asked.clone().and_then(|ends| end_of(&ends, topic, partition));
-        // Nobody waits any more.
-        drop(answer.send(end));
-    }
-}
-
-fn query(
-    consumer: &Consumer,
-    topic: &str,
-    questions: &[Question],
-) -> Result<TopicPartitionList, Unavailable> {
-    let mut list = TopicPartitionList::new();
-    for (partition, _) in questions {
-        let number = i32::try_from(partition.number()).map_err(unavailable)?;
-        if list.find_partition(topic, number).is_none() {
-            // In this question an offset is a time, and the end is a time of its own.
-            list.add_partition_offset(topic, number, KafkaOffset::End).map_err(unavailable)?;
+impl Brokers {
+    fn ask(&self, questions: Vec<Question>) {
+        let asked = self.ends(&questions);
+        for (partition, answer) in questions {
+            let end = asked.clone().and_then(|ends| self.end_of(&ends, partition));
+            // Nobody waits any more.
+            drop(answer.send(end));
         }
     }
-    consumer.offsets_for_times(list, QUERY_TIMEOUT).map_err(unavailable)
-}
 
-fn end_of(
-    ends: &TopicPartitionList,
-    topic: &str,
-    partition: Partition,
-) -> Result<i64, Unavailable> {
-    let number = i32::try_from(partition.number()).map_err(unavailable)?;
-    let Some(end) = ends.find_partition(topic, number) else {
-        return Err(unavailable(format!("partition {partition} was not answered")));
-    };
-    end.error().map_err(unavailable)?;
-    match end.offset() {
-        KafkaOffset::Offset(offset) => Ok(offset),
-        other => Err(unavailable(format!("partition {partition} ends at {other:?}"))),
+    /// The library answers for all partitions or for none: it waits for a leader of each until its time
+    /// is over. So the others are asked for without those that have none, from then on at once.
+    fn ends(&self, questions: &[Question]) -> Result<TopicPartitionList, Unavailable> {
+        let all = questions.iter().map(|(partition, _)| i32::try_from(partition.number()));
+        let all: BTreeSet<i32> = all.collect::<Result<_, _>>().map_err(unavailable)?;
+        if !self.leaderless.load(Ordering::Relaxed)
+            && let Ok(ends) = self.query(&all)
+        {
+            return Ok(ends);
+        }
+        let led = self.led()?;
+        self.leaderless.store(!all.is_subset(&led), Ordering::Relaxed);
+        self.query(&all.intersection(&led).copied().collect())
+    }
+
+    fn query(&self, partitions: &BTreeSet<i32>) -> Result<TopicPartitionList, Unavailable> {
+        let mut list = TopicPartitionList::new();
+        for &number in partitions {
+            // In this question an offset is a time, and the end is a time of its own.
+            list.add_partition_offset(&self.topic, number, KafkaOffset::End)
+                .map_err(unavailable)?;
+        }
+        if partitions.is_empty() {
+            return Ok(list);
+        }
+        self.consumer.offsets_for_times(list, QUERY_TIMEOUT).map_err(unavailable)
+    }
+
+    /// The partitions that have a leader.
+    fn led(&self) -> Result<BTreeSet<i32>, Unavailable> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), QUERY_TIMEOUT);
+        let metadata = metadata.map_err(unavailable)?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        Ok(partitions.filter(|one| one.leader() >= 0).map(|one| one.id()).collect())
+    }
+
+    fn end_of(&self, ends: &TopicPartitionList, partition: Partition) -> Result<i64, Unavailable> {
+        let number = i32::try_from(partition.number()).map_err(unavailable)?;
+        let Some(end) = ends.find_partition(&self.topic, number) else {
+            return Err(unavailable(format!("partition {partition} has no leader")));
+        };
+        end.error().map_err(unavailable)?;
+        match end.offset() {
+            KafkaOffset::Offset(offset) => Ok(offset),
+            other => Err(unavailable(format!("partition {partition} ends at {other:?}"))),
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! A client whose library has forgotten every broker.
+//! Brokers that are away: all of them, or those of some partitions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use metering::usage::{EventSource, Horizon, Offset, Tick};
+use metering::usage::{EventSource, Horizon, Offset, Partition, Tick};
 use stores::kafka::{KafkaEventLog, KafkaEventSource, KafkaSettings};
 
 use crate::contract::event_log::PARTITION;
@@ -29,7 +29,7 @@ async fn a_cluster_that_named_no_broker_for_a_moment_is_found_again() {
     settings
         .client_options
         .insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
-    let broker = SmallBroker::start(&settings.topic);
+    let broker = SmallBroker::start(&settings.topic, 1);
     settings.brokers = broker.address();
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log, None).unwrap();
@@ -42,4 +42,20 @@ async fn a_cluster_that_named_no_broker_for_a_moment_is_found_again() {
     broker.fence(false);
     until(async || source.end(PARTITION).await.is_ok()).await;
     until(async || source.tick(PARTITION, tick).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
+    let mut settings = KafkaSettings::new("");
+    settings.partitions = std::num::NonZeroU32::new(2).unwrap();
+    let broker = SmallBroker::start(&settings.topic, 2);
+    settings.brokers = broker.address();
+    let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
+    let source = KafkaEventSource::observe(&settings, log, None).unwrap();
+    for _ in 0..2 {
+        let (led, leaderless) = tokio::join!(source.end(PARTITION), source.end(Partition::new(1)));
+        assert_eq!(led.unwrap(), Offset::new(7));
+        let reason = leaderless.unwrap_err().reason;
+        assert!(reason.contains("partition 1 has no leader"), "{reason}");
+    }
 }

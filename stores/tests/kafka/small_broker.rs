@@ -1,5 +1,6 @@
-//! A broker of one topic with one partition, which can be fenced as KRaft fences one that was silent
-//! for a moment: the cluster then names no broker. The real one cannot be asked to do it.
+//! A broker of one topic, which can be fenced as KRaft fences one that was silent for a moment: the
+//! cluster then names no broker. The real one cannot be asked to do it. It leads the first partition; any
+//! others have no leader, as when the brokers that have them are away.
 //!
 //! Of each request it answers the last version that it says it understands, which is what the client
 //! takes; it keeps nothing
@@ -17,6 +18,7 @@ pub(crate) struct SmallBroker {
 
 struct Shared {
     topic: String,
+    partitions: i32,
     address: SocketAddr,
     fenced: AtomicBool,
     connections: AtomicUsize,
@@ -49,10 +51,11 @@ const OTHER_TOPICS: i32 = 5_000;
 const LOG_TIME: i64 = 1_700_000_000_000;
 
 impl SmallBroker {
-    pub(crate) fn start(topic: &str) -> Self {
+    pub(crate) fn start(topic: &str, partitions: i32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shared = Arc::new(Shared {
             topic: topic.to_owned(),
+            partitions,
             address: listener.local_addr().unwrap(),
             fenced: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -139,8 +142,12 @@ impl Shared {
         // The cluster, its controller, and the topic.
         let others = if fenced { OTHER_TOPICS } else { 0 };
         answer.text("small").int(leader).int(1 + others).short(0).text(&self.topic).byte(0);
-        // The partition, its leader, and its replicas in sync.
-        answer.int(1).short(0).int(0).int(leader).int(1).int(NODE).int(1).int(NODE);
+        // Each partition, its leader, its replicas, and those in sync.
+        answer.int(self.partitions);
+        for number in 0..self.partitions {
+            let leader = if number == 0 { leader } else { NOBODY };
+            answer.short(0).int(number).int(leader).int(1).int(NODE).int(1).int(NODE);
+        }
         for number in 0..others {
             answer.short(0).text(&format!("other-{number:0200}")).byte(0).int(0);
         }
