@@ -29,7 +29,8 @@ pub(super) struct Ends {
 struct Brokers {
     topic: Arc<str>,
     consumer: Arc<Consumer>,
-    /// Whether the last question was about a partition without a leader.
+    /// Whether some partition had no leader when that was last asked: until all have one it is asked
+    /// each time.
     leaderless: AtomicBool,
 }
 
@@ -83,7 +84,6 @@ impl Brokers {
             return Ok(ends);
         }
         let led = self.led()?;
-        self.leaderless.store(!all.is_subset(&led), Ordering::Relaxed);
         self.query(&all.intersection(&led).copied().collect())
     }
 
@@ -105,7 +105,9 @@ impl Brokers {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), QUERY_TIMEOUT);
         let metadata = metadata.map_err(unavailable)?;
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        Ok(partitions.filter(|one| one.leader() >= 0).map(|one| one.id()).collect())
+        let (led, leaderless): (Vec<_>, Vec<_>) = partitions.partition(|one| one.leader() >= 0);
+        self.leaderless.store(!leaderless.is_empty(), Ordering::Relaxed);
+        Ok(led.into_iter().map(|one| one.id()).collect())
     }
 
     fn end_of(&self, ends: &TopicPartitionList, partition: Partition) -> Result<i64, Unavailable> {
