@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -43,11 +43,11 @@ const LOG: Database = Database {
     busy_timeout: Duration::from_secs(2),
 };
 
-/// Requests that wait for the writer. More would wait longer than a client does: they are told to
+/// Requests that wait for their answer. More would wait longer than a client does: they are told to
 /// come back instead.
 const QUEUE_REQUESTS_MAX: usize = 4096;
 
-/// Bytes of encoded events that wait for the writer: bounds memory when the disk stalls.
+/// Bytes of their encoded events: bounds memory when the disk stalls.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The single node's event log in one SQLite file (`log.db`).
@@ -55,7 +55,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Dropping it finishes what is queued and closes the file.
 #[derive(Debug)]
 pub struct SqliteEventLog {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     queue: Arc<Queue>,
     timeline: Arc<Timeline>,
@@ -64,7 +64,7 @@ pub struct SqliteEventLog {
     reader: Arc<Reader>,
 }
 
-/// What waits for the writer.
+/// What waits for the writer or is in its commit.
 #[derive(Debug, Default)]
 struct Queue {
     requests: AtomicUsize,
@@ -83,7 +83,7 @@ impl SqliteEventLog {
         let reader = Arc::new(Reader::new(LOG.open_reader(path)?));
         let timeline = Arc::new(Timeline::new(clock, last.log_time));
         let queue = Arc::new(Queue::default());
-        let (jobs, waiting) = sync_channel(QUEUE_REQUESTS_MAX);
+        let (jobs, waiting) = channel();
         let (published, end) = watch::channel(last.end);
         let failing = Arc::new(AtomicBool::new(false));
         let writer =
@@ -124,10 +124,7 @@ impl SqliteEventLog {
         let Some(jobs) = &self.jobs else {
             return Err(stopped());
         };
-        jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => unavailable("its queue is full"),
-            TrySendError::Disconnected(_) => stopped(),
-        })
+        jobs.send(job).map_err(|_| stopped())
     }
 }
 
@@ -267,9 +264,10 @@ impl Queue {
     /// larger than all the room passes when nothing else waits.
     fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
         let reserved = Reserved { queue: self.clone(), bytes };
-        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES_MAX).then_some(reserved)
+        let room = before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES_MAX;
+        (room && requests < QUEUE_REQUESTS_MAX).then_some(reserved)
     }
 
     fn requests(&self) -> f64 {

@@ -1,7 +1,5 @@
 //! What can only be seen with a hand on the writer's own connection.
 
-use std::sync::mpsc::sync_channel;
-
 use metering::time::{ManualClock, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -9,7 +7,7 @@ use tokio::sync::oneshot;
 use super::*;
 
 struct Rig {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     end: watch::Receiver<Offset>,
     timeline: Arc<Timeline>,
     clock: Arc<ManualClock>,
@@ -25,7 +23,7 @@ fn rig(change: impl FnOnce(&Connection)) -> Rig {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let timeline = Arc::new(Timeline::new(clock.clone(), last.log_time));
     let (published, end) = watch::channel(last.end);
-    let (jobs, waiting) = sync_channel(16);
+    let (jobs, waiting) = channel();
     let failing = Arc::default();
     let writer = Writer::new(connection, last.end, published, timeline.clone(), failing);
     std::thread::spawn(move || writer.run(&waiting));
