@@ -1,6 +1,5 @@
 //! A single node's stores in a directory of their own, with faults to switch on.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +16,8 @@ use metering::quota::{
 use metering::time::{Clock, ManualClock, Period, Timestamp};
 use metering::usage::{
     AdmittedEvent, CommitError, Committed, Cursor, EventId, EventLog, Flags, Flush, Horizon,
-    IdDigest, IdOrigin, LedgerLookup, LogRecord, ModelName, Offset, Partition, RequestType, Seen,
-    Settled, TokenCounts, TotalsAt, UsageEvent, UsageLedger,
+    IdDigest, IdOrigin, LedgerLookup, LogRecord, ModelName, Offset, Partition, RequestType,
+    SeenIds, Settled, TokenCounts, TotalsAt, UsageEvent, UsageLedger,
 };
 use stores::memory::MemoryQuotaCounter;
 use stores::sqlite::{SqliteEventLog, SqliteLedger};
@@ -277,7 +276,7 @@ impl UsageLedger for FaultyLedger {
         partition: Partition,
         horizon: Horizon,
         records: &[LogRecord],
-    ) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
+    ) -> Result<SeenIds, Unavailable> {
         self.ledger.seen(partition, horizon, records).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AdmittedEvent, ContentDigest};
+use super::{AdmittedEvent, ContentDigest, IdDigest};
 use crate::quota::MARGIN;
 use crate::time::Timestamp;
 
@@ -31,6 +31,9 @@ pub struct Seen {
     /// When the log took it. Not looked at where ids are remembered for ever.
     pub log_time: Timestamp,
 }
+
+/// Events by their ids. Its hash is quick, and seeded anew in each process: clients choose ids.
+pub type SeenIds = hashbrown::HashMap<IdDigest, Seen>;
 
 impl Horizon {
     /// Whether a record that the log took at `log_time` repeats an event with the same id that was

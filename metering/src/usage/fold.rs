@@ -1,10 +1,12 @@
 //! The fold: what a stretch of the event log adds to the ledger. A pure function of the log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use hashbrown::{Equivalent, HashMap, HashSet};
 
 use super::{
     AdmittedEvent, Horizon, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
-    Payload, RequestType, Seen,
+    Payload, RequestType, Seen, SeenIds,
 };
 use crate::accounts::UserId;
 use crate::quota::{ADMISSION_WINDOW, PlanName, Totals};
@@ -182,7 +184,7 @@ pub struct Flush {
 
 /// A sum of token counts no longer fits 64 bits: the partition must stop, a person must look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a sum of token counts at offset {0} does not fit 64 bits")]
+#[error("a sum of token counts of the records from offset {0} on does not fit 64 bits")]
 pub struct SumOverflow(pub Offset);
 
 /// Folds `records` (dense, in order, not empty) into what they add to the ledger.
@@ -193,15 +195,15 @@ pub struct SumOverflow(pub Offset);
 /// into other batches gives the same rows.
 ///
 /// # Errors
-/// [`SumOverflow`] names the record at which a sum does not fit.
+/// [`SumOverflow`] names the first of records whose sums do not fit.
 pub fn fold(
     partition: Partition,
     horizon: Horizon,
     records: Vec<LogRecord>,
-    known: &HashMap<IdDigest, Seen>,
+    known: &SeenIds,
 ) -> Result<Flush, SumOverflow> {
     let mut folding = Folding::new(partition, horizon, &records);
-    let mut counted_here = HashMap::with_capacity(records.len());
+    let mut counted_here = SeenIds::with_capacity(records.len());
     for LogRecord { offset, log_time, payload } in records {
         folding.flush.log_time = folding.flush.log_time.max(log_time);
         let admitted = match payload {
@@ -223,14 +225,14 @@ pub fn fold(
             continue;
         }
         let id = admitted.id_digest;
-        let seen: Option<&Seen> = counted_here.get(&id).or_else(|| known.get(&id));
+        let seen = counted_here.get(&id).or_else(|| known.get(&id));
         let repeated = seen
             .filter(|seen| folding.flush.horizon.recognises(seen.log_time, log_time, &admitted))
             .map(|seen| seen.content);
         match repeated {
             None => {
                 counted_here.insert(id, Seen { content: admitted.content_digest, log_time });
-                folding.count(CountedEvent { offset, log_time, admitted })?;
+                folding.count(CountedEvent { offset, log_time, admitted });
             }
             Some(content) if content == admitted.content_digest => folding.repeat(&admitted),
             Some(_) => {
@@ -239,7 +241,7 @@ pub fn fold(
             }
         }
     }
-    Ok(folding.flush)
+    folding.finish()
 }
 
 /// Whether the log took a record too late for it to count: both the ingest, before it acknowledges,
@@ -248,8 +250,59 @@ pub fn is_void(admitted: &AdmittedEvent, log_time: Timestamp) -> bool {
     log_time > admitted.admitted_at.plus(ADMISSION_WINDOW)
 }
 
+/// The smallest sum that every summary is made of: most events fall into one that is there already.
+#[derive(PartialEq, Eq, Hash)]
+struct Cell {
+    user_id: UserId,
+    hour: Hour,
+    breakdown: Breakdown,
+}
+
+/// The cell of an event, which is looked for far more often than made. Its fields are those of
+/// [`Cell`] in the same order, for they must hash alike.
+#[derive(Hash)]
+struct CellOf<'a> {
+    user_id: UserId,
+    hour: Hour,
+    request_type: RequestType,
+    model: &'a ModelName,
+    plan: &'a PlanName,
+}
+
+impl<'a> CellOf<'a> {
+    fn event(admitted: &'a AdmittedEvent) -> Self {
+        let event = &admitted.event;
+        Self {
+            user_id: event.user_id,
+            hour: event.occurred_at.hour(),
+            request_type: event.request_type,
+            model: &event.model,
+            plan: &admitted.plan,
+        }
+    }
+
+    fn to_cell(&self) -> Cell {
+        let (model, plan) = (self.model.clone(), self.plan.clone());
+        let breakdown = Breakdown { request_type: self.request_type, model, plan };
+        Cell { user_id: self.user_id, hour: self.hour, breakdown }
+    }
+}
+
+impl Equivalent<Cell> for CellOf<'_> {
+    fn equivalent(&self, cell: &Cell) -> bool {
+        let Breakdown { request_type, model, plan } = &cell.breakdown;
+        self.user_id == cell.user_id
+            && self.hour == cell.hour
+            && self.request_type == *request_type
+            && self.model == model
+            && self.plan == plan
+    }
+}
+
 struct Folding {
     flush: Flush,
+    /// The sums of each cell; `None` once they do not fit.
+    cells: HashMap<Cell, Option<Sums>>,
     left: HashSet<(Period, IdDigest)>,
 }
 
@@ -270,29 +323,38 @@ impl Folding {
             tallies: Tallies::default(),
             settled: Vec::with_capacity(records.len()),
         };
-        Self { flush, left: HashSet::with_capacity(records.len()) }
+        let left = HashSet::with_capacity(records.len());
+        Self { flush, cells: HashMap::new(), left }
     }
 
-    fn count(&mut self, counted: CountedEvent) -> Result<(), SumOverflow> {
-        let overflow = SumOverflow(counted.offset);
+    fn count(&mut self, counted: CountedEvent) {
         let admitted = &counted.admitted;
-        let (event, sums) = (&admitted.event, Sums::of(admitted));
-        let breakdown = Breakdown {
-            request_type: event.request_type,
-            model: event.model.clone(),
-            plan: admitted.plan.clone(),
-        };
-        let hour = (event.occurred_at.hour(), breakdown.clone());
-        let day = SummaryKey { user_id: event.user_id, day: event.occurred_at.day(), breakdown };
-        add(self.flush.hourly.entry(hour).or_default(), sums).ok_or(overflow)?;
-        add(self.flush.daily.entry(day).or_default(), sums).ok_or(overflow)?;
-        let month = self.flush.statistics.entry((event.user_id, event.period())).or_default();
-        *month =
-            month.plus(Totals::of(event.request_type, event.tokens.total())).ok_or(overflow)?;
+        let (cell, more) = (CellOf::event(admitted), Sums::of(admitted));
+        match self.cells.get_mut(&cell) {
+            Some(sums) => *sums = sums.and_then(|sums| sums.plus(more)),
+            None => drop(self.cells.insert(cell.to_cell(), Some(more))),
+        }
         self.flush.tallies.counted += 1;
         self.leave(&counted.admitted);
         self.flush.counted.push(counted);
-        Ok(())
+    }
+
+    /// Adds the cells up to the three kinds of sums.
+    fn finish(mut self) -> Result<Flush, SumOverflow> {
+        let added = self.cells.into_iter().try_for_each(|(cell, sums)| {
+            let (flush, sums) = (&mut self.flush, sums?);
+            let Cell { user_id, hour, breakdown } = cell;
+            let (day, period) = (hour.start().day(), Period::of(hour.start()));
+            let month = flush.statistics.entry((user_id, period)).or_default();
+            *month = month.plus(totals(breakdown.request_type, sums)?)?;
+            let hourly = flush.hourly.entry((hour, breakdown.clone())).or_default();
+            *hourly = hourly.plus(sums)?;
+            let daily = flush.daily.entry(SummaryKey { user_id, day, breakdown }).or_default();
+            *daily = daily.plus(sums)?;
+            Some(())
+        });
+        added.ok_or(SumOverflow(self.flush.range.start))?;
+        Ok(self.flush)
     }
 
     fn repeat(&mut self, admitted: &AdmittedEvent) {
@@ -314,7 +376,9 @@ impl Folding {
     }
 }
 
-fn add(into: &mut Sums, sums: Sums) -> Option<()> {
-    *into = into.plus(sums)?;
-    Some(())
+/// What events of one type add to a month; `None` when it does not fit.
+fn totals(request_type: RequestType, sums: Sums) -> Option<Totals> {
+    let mut requests = [0; 3];
+    requests[request_type.index()] = sums.events;
+    Some(Totals { tokens: sums.prompt_tokens.checked_add(sums.completion_tokens)?, requests })
 }

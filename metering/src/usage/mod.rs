@@ -13,7 +13,7 @@ mod reports;
 mod tests;
 
 pub use digest::{ContentDigest, IdDigest};
-pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen};
+pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen, SeenIds};
 pub use event::{
     EventId, Flag, Flags, IdOrigin, Metadata, ModelName, NotAnId, RequestType, ReservationId,
     TokenCounts, UsageEvent,

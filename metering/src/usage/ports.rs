@@ -1,14 +1,14 @@
 //! The ports of usage: the event log, the ledger, and what is read from them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
     AdmittedEvent, Analytics, AnalyticsQuery, ContentDigest, Cursor, Flush, HistoryQuery,
-    HistoryRow, Horizon, IdDigest, LogRecord, MonthlyUsage, Offset, OffsetRange, Partition, Seen,
-    Tallies, Tick,
+    HistoryRow, Horizon, IdDigest, LogRecord, MonthlyUsage, Offset, OffsetRange, Partition,
+    SeenIds, Tallies, Tick,
 };
 use crate::Unavailable;
 use crate::accounts::UserId;
@@ -163,7 +163,7 @@ pub trait UsageLedger: Send + Sync {
         partition: Partition,
         horizon: Horizon,
         records: &[LogRecord],
-    ) -> Result<HashMap<IdDigest, Seen>, Unavailable>;
+    ) -> Result<SeenIds, Unavailable>;
 
     /// The horizon that the ledger can bear: shorter than `now_in_force` when its memory of counted
     /// ids is full, longer when there is room again and the memory reaches back that far.

@@ -1,19 +1,19 @@
 //! A process that counts: taking partitions over, folding, and what it remembers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use metering::accounts::UserId;
 use metering::quota::MARGIN;
 use metering::time::Timestamp;
 use metering::usage::{
-    Cursor, Flush, Horizon, IdDigest, LogRecord, Offset, Partition, Payload, Seen, Settled,
-    SummaryKey, fold, is_void,
+    Cursor, Flush, Horizon, IdDigest, LogRecord, Offset, Partition, Payload, Seen, SeenIds,
+    Settled, SummaryKey, fold, is_void,
 };
 
 use super::log::Fate;
 use super::serving::{Serving, Syncing};
-use super::stores::{Group, Running};
+use super::stores::{Answer, Group, Running};
 use super::world::{Announced, World, offset, place};
 
 /// One process: its ledger, which remembers partitions, and a task for each that is assigned to it.
@@ -60,8 +60,10 @@ pub(crate) enum Progress {
     /// It was asked; its memory is not loaded yet.
     Loading(Cursor, Option<Pending>),
     Counting,
-    /// A flush is with the ledger.
+    /// A flush is with the ledger. Of the one before the counter is perhaps still being told.
     Waiting(Pending),
+    /// The ledger has answered; the task hears it when the counter is told.
+    Answered(Pending, Answer),
     /// It was committed after all, and the totals must be read.
     Resolved(Pending),
 }
@@ -245,7 +247,7 @@ impl World {
         partition: usize,
         mut horizon: Horizon,
         records: &[LogRecord],
-    ) -> Option<HashMap<IdDigest, Seen>> {
+    ) -> Option<SeenIds> {
         let first = records[0].offset;
         let owned = self.aggregators[at].owned[partition].as_ref();
         let owned = owned.filter(|one| one.cursor.position == first && !one.in_doubt)?;
@@ -279,7 +281,7 @@ impl World {
         }
         let owned = self.aggregators[at].owned[partition].as_ref()?;
         let known = ids.iter().filter_map(|id| Some((*id, *owned.ids.get(id)?)));
-        let mut seen: HashMap<_, _> = known.collect();
+        let mut seen: SeenIds = known.collect();
         if !self.setup.rules.stamped_ids_are_looked_up {
             return Some(seen);
         }

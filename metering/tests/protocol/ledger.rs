@@ -6,7 +6,8 @@ use metering::accounts::UserId;
 use metering::quota::{Synced, Totals, UserTotals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    Flush, Horizon, KnownEvent, LogRecord, Partition, Payload, Seen, SummaryKey, Sums, fold,
+    Flush, Horizon, KnownEvent, LogRecord, Partition, Payload, Seen, SeenIds, SummaryKey, Sums,
+    fold,
 };
 
 use super::world::{Folded, World, empty_counter, offset};
@@ -28,7 +29,7 @@ impl World {
         let known = if self.setup.rules.counted_ids_are_known {
             self.ledger.known.iter().map(|(id, event)| (*id, seen(event))).collect()
         } else {
-            HashMap::new()
+            SeenIds::new()
         };
         let flush = fold(Partition::SINGLE, Horizon::Ever, records, &known).unwrap();
         self.folded = Some(Folded { flush, watermark });
@@ -147,7 +148,7 @@ impl World {
     /// The whole log folded at once, for comparison.
     pub(crate) fn fold_whole_log(&self) -> std::collections::BTreeMap<SummaryKey, Sums> {
         let records: Vec<LogRecord> = self.log.clone();
-        fold(Partition::SINGLE, Horizon::Ever, records, &HashMap::new()).unwrap().daily
+        fold(Partition::SINGLE, Horizon::Ever, records, &SeenIds::new()).unwrap().daily
     }
 
     pub(crate) fn set_clock(&mut self, back: std::time::Duration) {

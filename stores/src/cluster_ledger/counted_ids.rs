@@ -1,8 +1,8 @@
 //! The ids that were counted lately in one partition, so that a repeat is seen without a question.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use metering::time::Timestamp;
 use metering::usage::{ContentDigest, IdDigest, Seen};
 

@@ -25,7 +25,6 @@ mod stored;
 mod summaries;
 mod take_over;
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +35,7 @@ use metering::accounts::UserId;
 use metering::time::Period;
 use metering::usage::{
     CommitError, Committed, Cursor, Flush, Horizon, IdDigest, Known, LedgerLookup, LogRecord,
-    Partition, Seen, TotalsAt, UsageLedger,
+    Partition, SeenIds, TotalsAt, UsageLedger,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -202,7 +201,7 @@ impl UsageLedger for ClusterLedger {
         partition: Partition,
         horizon: Horizon,
         records: &[LogRecord],
-    ) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
+    ) -> Result<SeenIds, Unavailable> {
         take_over::seen(&self.shared, partition, horizon, records).await
     }
 

@@ -1,6 +1,6 @@
 //! Taking a partition over, and what is known of its ids from then on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clickhouse::Row;
@@ -9,7 +9,7 @@ use metering::quota::MARGIN;
 use metering::time::Timestamp;
 use metering::usage::{
     ContentDigest, Cursor, HORIZON_MAX, Horizon, IdDigest, LogRecord, Offset, Partition, Payload,
-    Seen,
+    SeenIds,
 };
 use serde::Deserialize;
 
@@ -187,8 +187,8 @@ pub(super) async fn seen(
     partition: Partition,
     horizon: Horizon,
     records: &[LogRecord],
-) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
-    let Some(first) = records.first() else { return Ok(HashMap::new()) };
+) -> Result<SeenIds, Unavailable> {
+    let Some(first) = records.first() else { return Ok(SeenIds::new()) };
     let asked = Asked::by(records, horizon);
     let (cursor, floor) =
         shared.partitions.with(partition, |owned| (owned.cursor, owned.ids.floor()))?;
@@ -209,7 +209,7 @@ pub(super) async fn seen(
     }
     let mut seen = shared.partitions.with(partition, |owned| {
         let known = asked.ids.iter().filter_map(|id| Some((*id, owned.ids.get(id)?)));
-        known.collect::<HashMap<_, _>>()
+        known.collect::<SeenIds>()
     })?;
     let mut unknown = asked.outlived;
     unknown.retain(|id| !seen.contains_key(id));

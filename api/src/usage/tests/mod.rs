@@ -4,7 +4,6 @@ mod admin;
 mod history;
 mod monthly;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, Seeds};
 use metering::time::{Clock, ManualClock, Timestamp};
 use metering::usage::{
     AdmittedEvent, EventId, Flag, Flags, Horizon, IdOrigin, LogRecord, ModelName, Partition,
-    Payload, RequestType, TokenCounts, UsageEvent, UsageLedger, fold,
+    Payload, RequestType, SeenIds, TokenCounts, UsageEvent, UsageLedger, fold,
 };
 use serde_json::Value;
 use stores::memory::MemoryQuotaCounter;
@@ -172,7 +171,7 @@ impl World {
             }
         });
         let flush =
-            fold(Partition::SINGLE, Horizon::Ever, records.collect(), &HashMap::new()).unwrap();
+            fold(Partition::SINGLE, Horizon::Ever, records.collect(), &SeenIds::new()).unwrap();
         self.ledger.commit(flush).await.unwrap();
     }
 

@@ -1,6 +1,6 @@
 //! The fold under any cut of the log into batches.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -9,8 +9,8 @@ use crate::quota::{PlanName, Totals};
 use crate::time::{Hour, Period, Timestamp};
 use crate::usage::{
     AdmittedEvent, Breakdown, CountedEvent, DeadLetter, EventId, Flags, Flush, Horizon, IdDigest,
-    IdOrigin, LogRecord, ModelName, Offset, Partition, Payload, RequestType, Seen, SummaryKey,
-    Sums, Tallies, TokenCounts, UsageEvent, fold,
+    IdOrigin, LogRecord, ModelName, Offset, Partition, Payload, RequestType, Seen, SeenIds,
+    SummaryKey, Sums, Tallies, TokenCounts, UsageEvent, fold,
 };
 
 const OCTOBER: i64 = 1_790_812_800_000;
@@ -76,7 +76,7 @@ struct Ledger {
     dead_letters: Vec<DeadLetter>,
     tallies: Tallies,
     settled: BTreeSet<(UserId, Period, IdDigest)>,
-    known: HashMap<IdDigest, Seen>,
+    known: SeenIds,
     log_time: Option<Timestamp>,
     end: Offset,
 }
@@ -138,7 +138,7 @@ proptest! {
 
     #[test]
     fn every_record_is_in_one_tally(log in log()) {
-        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &SeenIds::new()).unwrap();
         let Tallies { counted, duplicates, dead_letters, .. } = flush.tallies;
         prop_assert_eq!(counted + duplicates + dead_letters, flush.range.count());
         prop_assert_eq!(flush.range.count(), log.len() as u64);
@@ -148,7 +148,7 @@ proptest! {
 
     #[test]
     fn each_id_is_counted_once_and_with_its_first_content(log in log()) {
-        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log.clone(), &SeenIds::new()).unwrap();
         let mut first = BTreeMap::new();
         for record in &log {
             if let Payload::Event(admitted) = &record.payload {
@@ -163,7 +163,7 @@ proptest! {
 
     #[test]
     fn all_sums_are_those_of_the_counted_events(log in log()) {
-        let flush = fold(Partition::SINGLE, Horizon::Ever, log, &HashMap::new()).unwrap();
+        let flush = fold(Partition::SINGLE, Horizon::Ever, log, &SeenIds::new()).unwrap();
         let tokens: u64 =
             flush.counted.iter().map(|event| event.admitted.event.tokens.total()).sum();
         let of = |sums: &Sums| sums.prompt_tokens + sums.completion_tokens;
@@ -192,7 +192,7 @@ fn record(offset: u64, choice: Choice) -> LogRecord {
 }
 
 fn fold_all(records: Vec<LogRecord>) -> Flush {
-    fold(Partition::SINGLE, Horizon::Ever, records, &HashMap::new()).unwrap()
+    fold(Partition::SINGLE, Horizon::Ever, records, &SeenIds::new()).unwrap()
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What a log in which ids are remembered for a time, and in which records come late, folds into.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,8 +8,8 @@ use crate::accounts::UserId;
 use crate::quota::{ADMISSION_WINDOW, PlanName};
 use crate::time::Timestamp;
 use crate::usage::{
-    AdmittedEvent, EventId, Flags, Flush, Horizon, IdDigest, IdOrigin, LogRecord, ModelName,
-    Offset, Partition, Payload, RequestType, STAMP_AHEAD_MAX, Seen, Tallies, Tick, TokenCounts,
+    AdmittedEvent, EventId, Flags, Flush, Horizon, IdOrigin, LogRecord, ModelName, Offset,
+    Partition, Payload, RequestType, STAMP_AHEAD_MAX, Seen, SeenIds, Tallies, Tick, TokenCounts,
     UsageEvent, fold,
 };
 
@@ -57,7 +56,7 @@ fn sent(offset: u64, id: &str, at: i64) -> LogRecord {
 }
 
 fn folded(horizon: Horizon, records: Vec<LogRecord>) -> Flush {
-    fold(Partition::SINGLE, horizon, records, &HashMap::new()).unwrap()
+    fold(Partition::SINGLE, horizon, records, &SeenIds::new()).unwrap()
 }
 
 #[test]
@@ -143,7 +142,7 @@ proptest! {
     #[test]
     fn any_cut_of_the_log_decides_alike(log in log(), sizes in prop::collection::vec(1..9_usize, 60)) {
         let whole = folded(within(60), log.clone());
-        let (mut known, mut horizon) = (HashMap::<IdDigest, Seen>::new(), within(60));
+        let (mut known, mut horizon) = (SeenIds::new(), within(60));
         let (mut counted, mut tallies, mut rest) = (vec![], Tallies::default(), &log[..]);
         for size in sizes {
             if rest.is_empty() { break }

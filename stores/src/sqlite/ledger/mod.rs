@@ -17,7 +17,6 @@ mod readers;
 mod row;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ use metering::accounts::UserId;
 use metering::time::{Period, Timestamp};
 use metering::usage::{
     CommitError, Committed, Cursor, Flush, Horizon, IdDigest, Known, KnownEvent, LedgerLookup,
-    LogRecord, Partition, Payload, Seen, TotalsAt, UsageLedger,
+    LogRecord, Partition, Payload, Seen, SeenIds, TotalsAt, UsageLedger,
 };
 
 pub use file::LedgerFile;
@@ -126,7 +125,7 @@ impl UsageLedger for SqliteLedger {
         _: Partition,
         _: Horizon,
         records: &[LogRecord],
-    ) -> Result<HashMap<IdDigest, Seen>, Unavailable> {
+    ) -> Result<SeenIds, Unavailable> {
         let ids: Vec<_> = records
             .iter()
             .filter_map(|record| match &record.payload {

@@ -1,8 +1,9 @@
 //! The recent ids, in generations, and the filter over all older ones.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use hashbrown::HashMap;
 use metering::Unavailable;
 use metering::usage::{IdDigest, Known, KnownEvent, Offset};
 
