@@ -180,8 +180,8 @@ impl RedisQuotaCounter {
     }
 }
 
-/// A month's settled entries in portions that fit into a call.
-pub(super) fn with_settled(month: &[u8], ids: &[IdDigest]) -> Vec<Vec<u8>> {
+/// A month's settled entries, each once, in portions that fit into a call.
+pub(super) fn with_settled(month: &[u8], mut ids: Vec<IdDigest>) -> Vec<Vec<u8>> {
     if ids.is_empty() {
         return vec![month.to_vec()];
     }
@@ -190,6 +190,9 @@ pub(super) fn with_settled(month: &[u8], ids: &[IdDigest]) -> Vec<Vec<u8>> {
         ids.iter().for_each(|id| out.extend(id.0));
         out
     };
+    // A record and its duplicate may leave at once.
+    ids.sort_unstable();
+    ids.dedup();
     ids.chunks(CALL_MAX / 2).map(portion).collect()
 }
 
@@ -239,7 +242,7 @@ impl QuotaCounter for RedisQuotaCounter {
         let mut partitions: BTreeMap<_, Vec<Vec<u8>>> = BTreeMap::new();
         for ((partition, user, period), ids) in months {
             let month = wire::settled_month(user, period, None);
-            partitions.entry(partition).or_default().extend(with_settled(&month, &ids));
+            partitions.entry(partition).or_default().extend(with_settled(&month, ids));
         }
         let calls = partitions.iter();
         let calls: Vec<_> = calls

@@ -1,6 +1,6 @@
 //! How a partition's owner opens it, keeps it up to date and closes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ impl RedisQuotaCounter {
 /// What a sync brings, month by month.
 fn months(synced: &Synced) -> Vec<Vec<u8>> {
     type Month<'a> = (Option<&'a Totals>, Vec<IdDigest>);
-    let mut months: BTreeMap<_, Month<'_>> = BTreeMap::new();
+    let mut months: hashbrown::HashMap<_, Month<'_>> = hashbrown::HashMap::new();
     for new in &synced.totals {
         months.entry((new.user_id, new.period)).or_default().0 = Some(&new.totals);
     }
@@ -139,7 +139,7 @@ fn months(synced: &Synced) -> Vec<Vec<u8>> {
     }
     let packed = months.into_iter().flat_map(|((user, period), (totals, ids))| {
         let totals = totals.map(|totals| (totals, synced.cursor));
-        super::counter::with_settled(&wire::settled_month(user, period, totals), &ids)
+        super::counter::with_settled(&wire::settled_month(user, period, totals), ids)
     });
     packed.collect()
 }
