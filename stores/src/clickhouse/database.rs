@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use clickhouse::insert::Insert;
+use clickhouse::insert_formatted::InsertFormatted;
 use clickhouse::query::Query;
 use clickhouse::{Client, Row};
+
+use super::columns::Block;
 
 /// A server that takes no data for so long is given up: the insert is made again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,6 +101,34 @@ impl Database {
         let insert = self.client.insert::<R>(table).await?;
         let insert = insert.with_setting("wait_end_of_query", "1");
         Ok(insert.with_timeouts(Some(SEND_TIMEOUT), Some(end_timeout)))
+    }
+
+    /// The same in blocks of columns, for many rows.
+    pub(crate) fn insert_blocks(&self, table: &str, end_timeout: Duration) -> BlockInsert {
+        let insert =
+            self.client.insert_formatted_with(format!("INSERT INTO {table} FORMAT Native"));
+        let insert = insert.with_setting("wait_end_of_query", "1");
+        BlockInsert(insert.with_timeouts(Some(SEND_TIMEOUT), Some(end_timeout)))
+    }
+}
+
+/// An insert under way. Dropped before its end, nothing of it is stored for certain.
+pub(crate) struct BlockInsert(InsertFormatted);
+
+impl BlockInsert {
+    pub(crate) async fn write<T>(
+        &mut self,
+        block: Block<'_, T>,
+    ) -> Result<(), clickhouse::error::Error> {
+        for part in block.finish() {
+            self.0.send(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Confirmed by the server.
+    pub(crate) async fn end(self) -> Result<(), clickhouse::error::Error> {
+        self.0.end().await
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Database`] is what every reader and writer shares. [`migrate`] brings the schema up to date,
 //! [`check`] only looks; adapters expect a schema that was checked.
 
+pub(crate) mod columns;
 mod database;
 mod migrations;
 

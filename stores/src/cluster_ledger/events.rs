@@ -3,57 +3,31 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use clickhouse::Row;
 use clickhouse::error::Error;
 use metering::Unavailable;
 use metering::accounts::UserId;
-use metering::usage::{CountedEvent, DeadLetterReason, Flush, Partition};
-use serde::Serialize;
+use metering::time::Timestamp;
+use metering::usage::{
+    AdmittedEvent, CountedEvent, DeadLetterReason, Flush, Partition, TokenCounts,
+};
 use tokio::time::Instant;
 
 use super::stored::{millis, type_number, unavailable, uuid};
 use super::{Shared, erasure};
+use crate::clickhouse::columns::Block;
 
 /// Rows of one insert: more only fill the server's memory.
 pub(super) const INSERT_ROWS_MAX: usize = 100_000;
+
+/// Rows of one block: all columns are gathered while its events are in the processor's cache. The
+/// server puts the blocks of an insert together again.
+const BLOCK_ROWS: usize = 4000;
 
 /// The server confirms an insert within this, or it is made again.
 pub(super) const CONFIRMED_WITHIN: Duration = Duration::from_secs(30);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-#[derive(Row, Serialize)]
-struct RawRow<'a> {
-    user_id: u128,
-    occurred_at: i64,
-    log_offset: u64,
-    log_partition: u32,
-    log_time: i64,
-    received_at: i64,
-    event_id: &'a str,
-    request_type: i8,
-    model: &'a str,
-    plan: &'a str,
-    prompt_tokens: u32,
-    completion_tokens: u32,
-    cached_tokens: u32,
-    reasoning_tokens: u32,
-    flags: u8,
-    over_hold: u64,
-    id_digest: u128,
-    content_digest: u64,
-    metadata: &'a str,
-}
-
-#[derive(Row, Serialize)]
-struct SlimRow {
-    log_partition: u32,
-    log_offset: u64,
-    id_digest: u128,
-    content_digest: u64,
-    log_time: i64,
-}
 
 /// Users with metadata in a group of flushes.
 pub(super) struct Told {
@@ -120,10 +94,9 @@ async fn try_raw(
     events: &[(Partition, &CountedEvent)],
     erased: &HashSet<UserId>,
 ) -> Result<(), Error> {
-    let insert = shared.clickhouse.insert::<RawRow<'_>>("token_usage", CONFIRMED_WITHIN);
-    let mut insert = insert.await?;
-    for (partition, event) in events {
-        insert.write(&raw_row(*partition, event, erased)).await?;
+    let mut insert = shared.clickhouse.insert_blocks("token_usage", CONFIRMED_WITHIN);
+    for rows in events.chunks(BLOCK_ROWS) {
+        insert.write(raw_block(rows, erased)).await?;
     }
     insert.end().await
 }
@@ -142,10 +115,9 @@ pub(super) async fn insert_slim(
 }
 
 async fn try_slim(shared: &Shared, events: &[(Partition, &CountedEvent)]) -> Result<(), Error> {
-    let insert = shared.clickhouse.insert::<SlimRow>("token_usage_log", CONFIRMED_WITHIN);
-    let mut insert = insert.await?;
-    for (partition, event) in events {
-        insert.write(&slim_row(*partition, event)).await?;
+    let mut insert = shared.clickhouse.insert_blocks("token_usage_log", CONFIRMED_WITHIN);
+    for rows in events.chunks(BLOCK_ROWS) {
+        insert.write(places(rows)).await?;
     }
     insert.end().await
 }
@@ -182,46 +154,53 @@ impl Tries {
     }
 }
 
-fn raw_row<'a>(
-    partition: Partition,
-    CountedEvent { offset, log_time, admitted }: &'a CountedEvent,
+type Rows<'a, 'e> = Block<'a, (Partition, &'e CountedEvent)>;
+
+/// All columns.
+fn raw_block<'a, 'e>(
+    rows: &'a [(Partition, &'e CountedEvent)],
     erased: &HashSet<UserId>,
-) -> RawRow<'a> {
-    let event = &admitted.event;
-    let metadata = event.metadata.as_ref().filter(|_| !erased.contains(&event.user_id));
-    RawRow {
-        user_id: uuid(event.user_id),
-        occurred_at: millis(event.occurred_at),
-        log_offset: offset.number(),
-        log_partition: partition.number(),
-        log_time: millis(*log_time),
-        received_at: millis(event.received_at),
-        event_id: event.event_id.as_str(),
-        request_type: type_number(event.request_type),
-        model: event.model.as_str(),
-        plan: admitted.plan.as_str(),
-        prompt_tokens: event.tokens.prompt,
-        completion_tokens: event.tokens.completion,
-        cached_tokens: event.tokens.cached,
-        reasoning_tokens: event.tokens.reasoning,
-        flags: admitted.flags.bits(),
-        over_hold: admitted.over_hold,
-        // A number goes out as its bytes do, smallest first.
-        id_digest: u128::from_le_bytes(admitted.id_digest.0),
-        content_digest: u64::from_le_bytes(admitted.content_digest.0),
-        metadata: metadata.map_or("", |metadata| metadata.as_str()),
-    }
+) -> Rows<'a, 'e> {
+    let metadata = |admitted: &'e AdmittedEvent| {
+        let metadata = admitted.event.metadata.as_ref();
+        let metadata = metadata.filter(|_| !erased.contains(&admitted.event.user_id));
+        metadata.map_or("", |metadata| metadata.as_str())
+    };
+    places(rows)
+        .fixed("user_id", "UUID", |(_, one)| uuid(one.admitted.event.user_id).to_le_bytes())
+        .fixed("occurred_at", TIME, |(_, one)| time(one.admitted.event.occurred_at))
+        .fixed("received_at", TIME, |(_, one)| time(one.admitted.event.received_at))
+        .text("event_id", |(_, one)| one.admitted.event.event_id.as_str())
+        .fixed("request_type", "Int8", |(_, one)| {
+            type_number(one.admitted.event.request_type).to_le_bytes()
+        })
+        .text("model", |(_, one)| one.admitted.event.model.as_str())
+        .text("plan", |(_, one)| one.admitted.plan.as_str())
+        .fixed("prompt_tokens", "UInt32", |(_, one)| tokens(one).prompt.to_le_bytes())
+        .fixed("completion_tokens", "UInt32", |(_, one)| tokens(one).completion.to_le_bytes())
+        .fixed("cached_tokens", "UInt32", |(_, one)| tokens(one).cached.to_le_bytes())
+        .fixed("reasoning_tokens", "UInt32", |(_, one)| tokens(one).reasoning.to_le_bytes())
+        .fixed("flags", "UInt8", |(_, one)| [one.admitted.flags.bits()])
+        .fixed("over_hold", "UInt64", |(_, one)| one.admitted.over_hold.to_le_bytes())
+        .text("metadata", |(_, one)| metadata(&one.admitted))
 }
 
-fn slim_row(
-    partition: Partition,
-    CountedEvent { offset, log_time, admitted }: &CountedEvent,
-) -> SlimRow {
-    SlimRow {
-        log_partition: partition.number(),
-        log_offset: offset.number(),
-        id_digest: u128::from_le_bytes(admitted.id_digest.0),
-        content_digest: u64::from_le_bytes(admitted.content_digest.0),
-        log_time: millis(*log_time),
-    }
+/// What both tables have of an event.
+fn places<'a, 'e>(rows: &'a [(Partition, &'e CountedEvent)]) -> Rows<'a, 'e> {
+    Block::of(rows)
+        .fixed("log_partition", "UInt32", |(partition, _)| partition.number().to_le_bytes())
+        .fixed("log_offset", "UInt64", |(_, one)| one.offset.number().to_le_bytes())
+        .fixed("log_time", TIME, |(_, one)| time(one.log_time))
+        .fixed("id_digest", "FixedString(16)", |(_, one)| one.admitted.id_digest.0)
+        .fixed("content_digest", "FixedString(8)", |(_, one)| one.admitted.content_digest.0)
+}
+
+fn tokens(one: &CountedEvent) -> TokenCounts {
+    one.admitted.event.tokens
+}
+
+const TIME: &str = "DateTime64(3, 'UTC')";
+
+fn time(time: Timestamp) -> [u8; 8] {
+    millis(time).to_le_bytes()
 }
