@@ -22,6 +22,9 @@ const HORIZON_MIN: Duration = Duration::from_secs(60);
 /// append ticks.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 
+/// A flush that is longer under way has failed.
+const FOLDING_MAX: Duration = Duration::from_secs(2);
+
 /// One partition from its take-over on.
 pub(super) struct Owned {
     pub(super) cursor: Cursor,
@@ -29,13 +32,16 @@ pub(super) struct Owned {
     pub(super) in_doubt: bool,
     pub(super) ids: CountedIds,
     pub(super) totals: RunningTotals,
+    /// Since when a flush of it is under way, if one is: a commit will come.
+    folding_since: Option<Instant>,
     used_at: Instant,
 }
 
 impl Owned {
     pub(super) fn new(cursor: Cursor, ids: CountedIds) -> Self {
         let totals = RunningTotals::default();
-        Self { cursor, in_doubt: false, ids, totals, used_at: Instant::now() }
+        let used_at = Instant::now();
+        Self { cursor, in_doubt: false, ids, totals, folding_since: None, used_at }
     }
 
     /// How far back ids are known, for any record that may still come.
@@ -104,6 +110,24 @@ impl Partitions {
         Ok(done)
     }
 
+    /// A flush of it is under way.
+    pub(super) fn folds(&self, partition: Partition) -> Result<(), Unavailable> {
+        self.with(partition, |owned| owned.folding_since = Some(Instant::now()))
+    }
+
+    /// The flush has come.
+    pub(super) fn folded(&self, partition: Partition) {
+        // Not ours any more: then nobody waits for it either.
+        drop(self.with(partition, |owned| owned.folding_since = None));
+    }
+
+    /// Whether a commit is to be expected soon.
+    pub(super) fn is_any_folding(&self) -> bool {
+        let all = lock(&self.owned);
+        all.values()
+            .any(|one| lock(one).folding_since.is_some_and(|since| since.elapsed() < FOLDING_MAX))
+    }
+
     /// Puts a partition in place; forgets those that nobody counts here any more.
     pub(super) fn put(&self, new: Owned) {
         let mut all = lock(&self.owned);
@@ -123,6 +147,7 @@ impl Partitions {
         let same = owned.cursor == cursor;
         if same {
             (owned.in_doubt, owned.used_at) = (false, Instant::now());
+            owned.folding_since = None;
             owned.totals = RunningTotals::default();
         }
         same

@@ -189,6 +189,7 @@ pub(super) async fn seen(
     records: &[LogRecord],
 ) -> Result<SeenIds, Unavailable> {
     let Some(first) = records.first() else { return Ok(SeenIds::new()) };
+    shared.partitions.folds(partition)?;
     let asked = Asked::by(records, horizon);
     let (cursor, floor) =
         shared.partitions.with(partition, |owned| (owned.cursor, owned.ids.floor()))?;

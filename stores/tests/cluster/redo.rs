@@ -1,5 +1,7 @@
 //! Commits that are cut off, and owners that do not know that they are none any more.
 
+use std::time::Duration;
+
 use metering::time::Timestamp;
 use metering::usage::{
     CommitError, HistoryQuery, LedgerLookup, Offset, Partition, UsageLedger, UsageReports,
@@ -156,6 +158,37 @@ async fn partitions_commit_together_and_each_for_itself() {
     let cursors: Vec<_> =
         ledger.totals(&asked).await.unwrap().iter().map(|at| at.cursor.number()).collect();
     assert_eq!(cursors, [2, 1, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_commit_waits_a_moment_for_those_that_are_under_way() {
+    let two = LedgerSettings { partitions: 2.try_into().unwrap(), ..settings() };
+    let cluster = fresh_with(two).await.store;
+    let ledger = cluster.ledger();
+    let tapes = [0, 1].map(|number| {
+        let mut tape = Tape::new(Partition::new(number));
+        for id in ["a", "b"] {
+            tape.append(event(user_of(tape.partition, 2), id));
+        }
+        tape
+    });
+    let commit = |flush| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit(flush).await })
+    };
+    let flushes = [tapes[0].flush(&ledger, 0, 1).await, tapes[1].flush(&ledger, 0, 1).await];
+    let [first, second] = flushes;
+    let first = commit(first);
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(!first.is_finished());
+    for commit in [first, commit(second)] {
+        commit.await.unwrap().unwrap();
+    }
+    // The other one never comes.
+    let flushes = [tapes[0].flush(&ledger, 1, 2).await, tapes[1].flush(&ledger, 1, 2).await];
+    let [alone, _] = flushes;
+    commit(alone).await.unwrap().unwrap();
+    cluster.balances(3).await;
 }
 
 #[tokio::test]
