@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metering::Unavailable;
 use metering::accounts::UserId;
-use metering::quota::{Synced, UserTotals};
+use metering::quota::UserTotals;
 use metering::time::{Period, Timestamp};
 use metering::usage::{
     CommitError, Committed, Cursor, Flush, Horizon, LogRecord, Offset, OffsetRange, Partition,
@@ -17,6 +17,7 @@ use crate::backoff::Backoff;
 use crate::beat::Beat;
 use crate::run::{Aggregator, Stopped};
 use crate::serving::Serving;
+use crate::telling::Untold;
 use crate::ticking::Ticking;
 
 /// The state of one partition's task.
@@ -37,10 +38,23 @@ pub(crate) struct Counting {
     drain_to: Option<Offset>,
     /// Records that were read while the flush before them was committed.
     pub(crate) ahead: Vec<LogRecord>,
+    /// What the counter must be told of the last flush.
+    pub(crate) untold: Option<Untold>,
+}
+
+/// What became of a flush.
+enum Flushed {
+    /// With what was read meanwhile.
+    Committed(Committed, Pending, Vec<LogRecord>),
+    /// Nothing was written.
+    NotLookedUp(Unavailable),
+    /// Perhaps it was committed.
+    InDoubt(Unavailable, Pending),
 }
 
 /// What the counter is told once a flush is known to be committed.
 struct Pending {
+    started: Instant,
     range: OffsetRange,
     tallies: Tallies,
     settled: Vec<Settled>,
@@ -48,12 +62,33 @@ struct Pending {
 }
 
 impl Pending {
-    fn of(flush: &Flush) -> Self {
+    fn of(flush: &Flush, started: Instant) -> Self {
         Self {
+            started,
             range: flush.range,
             tallies: flush.tallies,
             settled: flush.settled.clone(),
             users: flush.statistics.keys().copied().collect(),
+        }
+    }
+
+    /// Shows a flush that is committed.
+    fn show(&self) {
+        let Self { started, range, tallies, .. } = self;
+        let records = u32::try_from(range.count()).map_or(f64::MAX, f64::from);
+        metrics::histogram!("tokenmeter_flush_records").record(records);
+        metrics::histogram!("tokenmeter_flush_seconds").record(started.elapsed());
+        for (outcome, count) in [
+            ("counted", tallies.counted),
+            ("duplicate", tallies.duplicates),
+            ("dead_letter", tallies.dead_letters),
+            ("void", tallies.void),
+        ] {
+            metrics::counter!("tokenmeter_events_total", "outcome" => outcome).increment(count);
+        }
+        if tallies.dead_letters > 0 {
+            tracing::error!(count = tallies.dead_letters, start = %range.start, end = %range.end,
+                "records were set aside: see the dead letters");
         }
     }
 }
@@ -75,6 +110,7 @@ impl Counting {
             next_flush: None,
             drain_to: None,
             ahead: Vec::new(),
+            untold: None,
             aggregator,
             partition,
             stopping,
@@ -121,8 +157,11 @@ impl Counting {
                     self.count(records).await?;
                     self.next_flush = Some(self.beat.after(started, Instant::now(), count));
                 }
-                Ok(_) if self.serving.is_open() => self.sync(Vec::new(), Vec::new()).await,
                 Ok(_) => {}
+            }
+            // With a whole flush at hand the next one is counted at once.
+            if stopping || self.ahead.len() < self.whole_flush() {
+                self.tell_now().await;
             }
             if stopping && self.is_drained().await {
                 return Ok(());
@@ -171,19 +210,41 @@ impl Counting {
         Ok((cursor, end))
     }
 
-    /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them.
+    /// Counts `records`, which begin at the cursor. On a failing store nothing, or all of them. The
+    /// counter is told of the flush before meanwhile: the two wait for different servers.
     async fn count(&mut self, records: Vec<LogRecord>) -> Result<(), Stopped> {
+        let untold = self.untold.take();
+        let (flushed, serves) = tokio::join!(self.flush(records), self.tell(untold));
+        if !serves {
+            self.stop_serving();
+        }
+        match flushed? {
+            Flushed::Committed(committed, pending, ahead) => {
+                self.ahead = ahead;
+                self.committed(committed, pending);
+                Ok(())
+            }
+            Flushed::NotLookedUp(error) => {
+                self.backoff.pause("look up", &error).await;
+                self.is_still_here().await
+            }
+            Flushed::InDoubt(error, pending) => {
+                self.backoff.pause("commit", &error).await;
+                self.resolve_doubt(pending).await
+            }
+        }
+    }
+
+    /// Looks up, folds, commits; reads on meanwhile.
+    async fn flush(&self, records: Vec<LogRecord>) -> Result<Flushed, Stopped> {
         let started = Instant::now();
         let whole = self.whole_flush();
         let is_whole = records.len() >= whole;
         let flush = match self.fold(records).await? {
             Ok(flush) => flush,
-            Err(error) => {
-                self.backoff.pause("look up", &error).await;
-                return self.is_still_here().await;
-            }
+            Err(error) => return Ok(Flushed::NotLookedUp(error)),
         };
-        let pending = Pending::of(&flush);
+        let pending = Pending::of(&flush, started);
         let ahead = async {
             if !is_whole {
                 return Vec::new();
@@ -195,17 +256,13 @@ impl Counting {
         let (committed, ahead) = tokio::join!(self.aggregator.ledger.commit(flush), ahead);
         match committed {
             Ok(committed) => {
-                self.ahead = ahead;
-                self.committed(committed, pending, started).await;
-                Ok(())
+                pending.show();
+                Ok(Flushed::Committed(committed, pending, ahead))
             }
             Err(CommitError::Lost { partition, expected, found }) => {
                 Err(Stopped::Lost { partition, expected, found })
             }
-            Err(CommitError::Unavailable(error)) => {
-                self.backoff.pause("commit", &error).await;
-                self.resolve_doubt(pending, started).await
-            }
+            Err(CommitError::Unavailable(error)) => Ok(Flushed::InDoubt(error, pending)),
         }
     }
 
@@ -237,35 +294,20 @@ impl Counting {
         }
     }
 
-    async fn committed(&mut self, committed: Committed, pending: Pending, started: Instant) {
-        let Pending { range, tallies, settled, .. } = pending;
+    fn committed(&mut self, committed: Committed, pending: Pending) {
         self.backoff.reset();
         self.advance(committed.cursor);
-        let records = u32::try_from(range.count()).map_or(f64::MAX, f64::from);
-        metrics::histogram!("tokenmeter_flush_records").record(records);
-        metrics::histogram!("tokenmeter_flush_seconds").record(started.elapsed());
-        for (outcome, count) in [
-            ("counted", tallies.counted),
-            ("duplicate", tallies.duplicates),
-            ("dead_letter", tallies.dead_letters),
-            ("void", tallies.void),
-        ] {
-            metrics::counter!("tokenmeter_events_total", "outcome" => outcome).increment(count);
-        }
-        if tallies.dead_letters > 0 {
-            tracing::error!(count = tallies.dead_letters, start = %range.start, end = %range.end,
-                "records were set aside: see the dead letters");
-        }
-        self.sync(committed.totals, settled).await;
+        self.untold = Some(Untold { totals: committed.totals, settled: pending.settled });
     }
 
     /// After a commit that may have happened: where the cursor stands tells whether it did.
-    async fn resolve_doubt(&mut self, pending: Pending, started: Instant) -> Result<(), Stopped> {
+    async fn resolve_doubt(&mut self, pending: Pending) -> Result<(), Stopped> {
         loop {
             match self.settled_doubt(&pending).await {
                 Ok((cursor, totals)) if cursor.position == pending.range.end => {
+                    pending.show();
                     let committed = Committed { cursor, totals };
-                    self.committed(committed, pending, started).await;
+                    self.committed(committed, pending);
                     return Ok(());
                 }
                 // It did not: the records are read again.
@@ -302,42 +344,6 @@ impl Counting {
         Ok(users
             .map(|(&(user_id, period), at)| UserTotals { user_id, period, totals: at.totals })
             .collect())
-    }
-
-    /// Tells the counter what is counted. Not lost when the counter fails: tried until it works, and
-    /// only then counting goes on. In vain only when the process ends, or when the counter serves
-    /// under another name: then it is closed and opened anew.
-    pub(crate) async fn sync(&mut self, totals: Vec<UserTotals>, settled: Vec<Settled>) {
-        if !self.serving.is_open() {
-            return;
-        }
-        let watermark = self.watermark().await;
-        let (partition, cursor) = (self.partition, self.cursor.position);
-        let synced = Synced { partition, cursor, watermark, totals, settled };
-        loop {
-            match self.aggregator.counter.sync(&synced).await {
-                Ok(true) => return self.backoff.reset(),
-                Ok(false) => return self.stop_serving(),
-                Err(error) if self.is_stopping() => {
-                    tracing::warn!(%error, "stopped before the counter was told what was counted");
-                    return;
-                }
-                Err(error) => self.backoff.pause("sync", &error).await,
-            }
-        }
-    }
-
-    /// The source's watermark, when everything up to the log's end is counted; else what the cursor
-    /// tells: records to come have at least its log time.
-    pub(crate) async fn watermark(&self) -> Timestamp {
-        let source = &self.aggregator.source;
-        // In this order: what comes after this end was not yet there when the watermark was taken.
-        let watermark = source.watermark(self.partition).await;
-        let end = source.end(self.partition).await;
-        match (watermark, end) {
-            (Ok(Some(watermark)), Ok(end)) if end <= self.cursor.position => watermark,
-            _ => self.cursor.log_time,
-        }
     }
 
     fn advance(&mut self, cursor: Cursor) {

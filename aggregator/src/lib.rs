@@ -20,6 +20,7 @@ mod routes;
 mod run;
 mod serving;
 mod telemetry;
+mod telling;
 mod ticking;
 
 pub use progress::{PartitionProgress, Progress};

@@ -133,6 +133,7 @@ fn schedules_reach_what_they_are_meant_to() {
         "in doubt",
         "committed after all",
         "not committed",
+        "committed before the counter was told of the flush before",
         "nobody asks any more",
         "the ledger stands elsewhere",
         "a summary is ahead",

@@ -188,14 +188,20 @@ impl World {
                 return may(OwnerStep::Load { everything: true });
             }
             Progress::Resolved(_) => return may(OwnerStep::Resolve),
-            Progress::Waiting(_) => return,
-            Progress::Counting => {}
+            Progress::Waiting(_) | Progress::Answered(..) | Progress::Counting => {}
         }
         let reaches = self.reaches(at);
-        if task.sync.is_some() {
+        let counts = matches!(task.stage, Progress::Counting);
+        if let Some(sync) = &task.sync {
             if reaches {
                 may(OwnerStep::Sync);
             }
+            if counts && !sync.catches_up {
+                self.folding_may(at, partition, task, &mut may);
+            }
+            return;
+        }
+        if !counts {
             return;
         }
         match &task.serving {
@@ -226,7 +232,7 @@ impl World {
         }
     }
 
-    fn counting_may(
+    fn folding_may(
         &self,
         at: usize,
         partition: usize,
@@ -234,8 +240,7 @@ impl World {
         may: &mut impl FnMut(OwnerStep),
     ) {
         let (one, shape) = (&self.aggregators[at], &self.setup.shape);
-        let end = self.logs[partition].len();
-        let waiting = end.saturating_sub(place(task.cursor.position));
+        let waiting = self.logs[partition].len().saturating_sub(place(task.cursor.position));
         let has_room = one.group.as_ref().is_none_or(|group| {
             let gathers = group.stage == GroupStage::Gathering;
             gathers && group.entries.iter().all(|entry| entry.partition != partition)
@@ -243,6 +248,19 @@ impl World {
         if has_room {
             (1..=waiting.min(shape.batch_max)).map(OwnerStep::Fold).for_each(&mut *may);
         }
+    }
+
+    fn counting_may(
+        &self,
+        at: usize,
+        partition: usize,
+        task: &Task,
+        may: &mut impl FnMut(OwnerStep),
+    ) {
+        self.folding_may(at, partition, task, may);
+        let (one, shape) = (&self.aggregators[at], &self.setup.shape);
+        let end = self.logs[partition].len();
+        let waiting = end.saturating_sub(place(task.cursor.position));
         if self.is_calm {
             return;
         }

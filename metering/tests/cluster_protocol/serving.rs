@@ -204,6 +204,12 @@ impl World {
             self.mark("the counter serves under another name");
         } else if !last {
             task.sync = Some(sync);
+            return;
+        }
+        if let Progress::Answered(pending, answer) =
+            self.aggregators[at].task(partition).stage.clone()
+        {
+            self.hear(at, partition, pending, answer);
         }
     }
 

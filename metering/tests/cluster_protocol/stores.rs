@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use metering::accounts::UserId;
 use metering::quota::Totals;
+use metering::time::Timestamp;
 use metering::usage::{
     CountedEvent, Cursor, Flush, Horizon, IdDigest, Offset, Seen, SummaryKey, Sums,
 };
 
-use super::owner::{Owned, Progress, cursor};
+use super::owner::{Owned, Pending, Progress, cursor};
 use super::world::{Announced, World, place};
 
 /// A counted event in ClickHouse.
@@ -282,9 +283,7 @@ impl World {
     fn finished(&mut self, at: usize, entry: &Entry, outcome: Outcome) {
         let partition = entry.partition;
         let book = &self.books[partition];
-        // What the transaction has answered.
         let (cursor, totals) = (book.cursor, book.totals.clone());
-        let assumes = outcome == Outcome::InDoubt && !self.setup.rules.doubt_asks_the_cursor;
         match outcome {
             Outcome::Won => {
                 self.remember(at, partition, &entry.flush);
@@ -309,15 +308,29 @@ impl World {
         };
         let stage = std::mem::replace(&mut task.stage, Progress::Beginning(None));
         let Progress::Waiting(pending) = stage else { unreachable!() };
+        let answer = Answer { outcome, cursor, totals, log_time: entry.flush.log_time };
+        if task.sync.is_some() {
+            task.stage = Progress::Answered(pending, answer);
+            self.mark("committed before the counter was told of the flush before");
+        } else {
+            self.hear(at, partition, pending, answer);
+        }
+    }
+
+    /// The task hears what became of its flush.
+    pub(crate) fn hear(&mut self, at: usize, partition: usize, pending: Pending, answer: Answer) {
+        let Answer { outcome, cursor, totals, log_time } = answer;
+        let assumes = outcome == Outcome::InDoubt && !self.setup.rules.doubt_asks_the_cursor;
+        let task = self.aggregators[at].task(partition);
         match outcome {
             Outcome::Won => {
                 (task.stage, task.cursor) = (Progress::Counting, cursor);
                 self.tell(at, partition, &pending, &totals);
             }
-            Outcome::Lost => {}
+            Outcome::Lost => task.stage = Progress::Beginning(None),
             Outcome::InDoubt if assumes => {
                 task.cursor.position = pending.end;
-                task.cursor.log_time = task.cursor.log_time.max(entry.flush.log_time);
+                task.cursor.log_time = task.cursor.log_time.max(log_time);
                 task.stage = Progress::Resolved(pending);
             }
             Outcome::InDoubt => task.stage = Progress::Beginning(Some(pending)),
@@ -334,6 +347,16 @@ impl World {
             owned.cursor.horizon = horizon;
         }
     }
+}
+
+/// What the ledger says of a flush.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    outcome: Outcome,
+    /// What the transaction has answered.
+    cursor: Cursor,
+    totals: BTreeMap<UserId, Totals>,
+    log_time: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
