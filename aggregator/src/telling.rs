@@ -15,8 +15,7 @@ pub(crate) struct Untold {
 }
 
 impl Counting {
-    /// Tells what is untold, and the watermark. Not while the next flush is counted: see
-    /// [`Counting::count`].
+    /// Tells what is untold, and the watermark, while nothing is counted.
     pub(crate) async fn tell_now(&mut self) {
         let untold = self.untold.take().unwrap_or_default();
         if !self.tell(Some(untold)).await {

@@ -54,8 +54,8 @@ local function settle_month(epoch, raw)
     end
   end
   if not is_newer and left == 0 then return end
-  less_high = less_high + math.floor(less_low / 4294967296)
-  high, low = minus(high, low, less_high, less_low % 4294967296)
+  less_high = less_high + math.floor(less_low / HALF)
+  high, low = minus(high, low, less_high, less_low % HALF)
   count = count - left
   if count <= 0 then
     high, low, count, oldest, first_expiry = 0, 0, 0, NEVER, NEVER
