@@ -28,6 +28,17 @@ fn seven() -> Tape {
     tape
 }
 
+/// Two events in each of two partitions.
+fn tapes_of_two() -> [Tape; 2] {
+    [0, 1].map(|number| {
+        let mut tape = Tape::new(Partition::new(number));
+        for id in ["a", "b"] {
+            tape.append(event(user_of(tape.partition, 2), id));
+        }
+        tape
+    })
+}
+
 /// A commit of the records `0..to` whose rows are stored, but which does not reach its COMMIT.
 async fn cut_off(cluster: &Cluster, tape: &Tape, to: usize) {
     let killed = cluster.another();
@@ -165,13 +176,7 @@ async fn a_commit_waits_a_moment_for_those_that_are_under_way() {
     let two = LedgerSettings { partitions: 2.try_into().unwrap(), ..settings() };
     let cluster = fresh_with(two).await.store;
     let ledger = cluster.ledger();
-    let tapes = [0, 1].map(|number| {
-        let mut tape = Tape::new(Partition::new(number));
-        for id in ["a", "b"] {
-            tape.append(event(user_of(tape.partition, 2), id));
-        }
-        tape
-    });
+    let tapes = tapes_of_two();
     let commit = |flush| {
         let ledger = ledger.clone();
         tokio::spawn(async move { ledger.commit(flush).await })
@@ -196,13 +201,7 @@ async fn one_partition_that_cannot_be_committed_does_not_hold_up_the_others() {
     let two = LedgerSettings { partitions: 2.try_into().unwrap(), ..settings() };
     let cluster = fresh_with(two).await.store;
     let ledger = cluster.ledger();
-    let tapes = [0, 1].map(|number| {
-        let mut tape = Tape::new(Partition::new(number));
-        for id in ["a", "b"] {
-            tape.append(event(user_of(tape.partition, 2), id));
-        }
-        tape
-    });
+    let tapes = tapes_of_two();
     for tape in &tapes {
         tape.count(&ledger, 0, 1).await.unwrap();
     }
