@@ -6,6 +6,7 @@ use metrics::{Counter, Histogram, Unit, describe_counter, describe_histogram};
 /// Handles of the metrics on the fast path, resolved once.
 pub(crate) struct Handles {
     accepted: Counter,
+    unmetered: Counter,
     duplicate: Counter,
     rejected: Counter,
     unavailable: Counter,
@@ -21,6 +22,7 @@ impl Handles {
         let seconds = |call| metrics::histogram!("tokenmeter_track_seconds", "call" => call);
         Self {
             accepted: events("accepted"),
+            unmetered: metrics::counter!("tokenmeter_unmetered_events_total"),
             duplicate: events("duplicate"),
             rejected: events("rejected"),
             unavailable: events("unavailable"),
@@ -32,6 +34,11 @@ impl Handles {
 
     pub(crate) fn accepted(&self, count: u64) {
         self.accepted.increment(count);
+    }
+
+    /// Events that were let in while the counter was away.
+    pub(crate) fn unmetered(&self, count: u64) {
+        self.unmetered.increment(count);
     }
 
     pub(crate) fn duplicates(&self, count: u64) {
@@ -64,6 +71,10 @@ pub fn describe() {
     describe_counter!(
         "tokenmeter_track_events_total",
         "Usage events reported, by outcome: accepted, duplicate, rejected or unavailable."
+    );
+    describe_counter!(
+        "tokenmeter_unmetered_events_total",
+        "Usage events accepted while the quota counter was away: no limit was looked at."
     );
     describe_counter!("tokenmeter_refusals_total", "Usage events rejected, by problem code.");
     describe_counter!(

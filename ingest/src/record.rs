@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use edge::Problem;
 use metering::Unavailable;
 use metering::quota::{Grant, Standing, Verdict};
-use metering::usage::{AdmittedEvent, AppendError, Flags, Known, KnownEvent, Offset, Settled};
+use metering::usage::{
+    AdmittedEvent, AppendError, Flag, Flags, Known, KnownEvent, Offset, Settled,
+};
 
 use crate::candidate::Candidate;
 use crate::{Ingest, LookUp, refusal, unknown_user};
@@ -47,8 +49,10 @@ impl Ingest {
         let verdicts = run.tell_known_since(verdicts).await?;
         let admitted = run.settle(verdicts);
         if !admitted.is_empty() {
+            let unmetered = admitted.iter().filter(|one| one.flags.has(Flag::Unmetered)).count();
             let appended = self.parts().log.append(admitted, edge::trace_parent());
             appended.await.map_err(not_confirmed)?;
+            self.metrics().unmetered(unmetered.try_into().unwrap_or(u64::MAX));
         }
         let missing = || Problem::internal("an event without an outcome");
         run.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()

@@ -16,6 +16,7 @@ mod contract {
 mod redis_quota {
     mod differential;
     mod epochs;
+    mod outage;
     pub(crate) mod own_server;
     pub(crate) mod setting;
     mod traffic;

@@ -114,6 +114,7 @@ impl Cluster {
         };
         let settings = RedisSettings {
             clock_bound: self.settings.clock_bound,
+            on_outage: self.settings.on_counter_outage,
             generation: self.generation.number,
             ..RedisSettings::new(self.settings.redis_url.clone(), self.generation.partitions)
         };

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use stores::kafka::KafkaSettings;
+use stores::redis::OnOutage;
 
 use super::{Reader, parse};
 
@@ -28,6 +29,7 @@ pub(crate) struct ClusterSettings {
     pub(crate) session_timeout: Duration,
     pub(crate) duplicate_memory_bytes: usize,
     pub(crate) clock_bound: Duration,
+    pub(crate) on_counter_outage: OnOutage,
 }
 
 impl ClusterSettings {
@@ -54,6 +56,7 @@ impl Reader {
         let session_timeout = self.one("kafka-session-timeout", parse::positive_duration);
         let duplicate_memory = self.one("duplicate-memory", parse::count);
         let clock_bound = self.one("clock-bound", parse::positive_duration);
+        let on_counter_outage = self.one("on-counter-outage", on_outage);
         let [Some(kafka_brokers), Some(redis_url), Some(clickhouse_url), Some(postgres_url)] =
             servers.clone()
         else {
@@ -71,6 +74,7 @@ impl Reader {
             session_timeout: session_timeout?,
             duplicate_memory_bytes: duplicate_memory?.saturating_mul(1 << 20),
             clock_bound: clock_bound?,
+            on_counter_outage: on_counter_outage?,
         }))
     }
 
@@ -113,4 +117,12 @@ fn replication(text: &str) -> Result<Option<u16>, String> {
 fn kafka_option(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn on_outage(text: &str) -> Result<OnOutage, String> {
+    match text {
+        "refuse" => Ok(OnOutage::Refuse),
+        "record" => Ok(OnOutage::Record),
+        _ => Err("must be refuse or record".to_owned()),
+    }
 }

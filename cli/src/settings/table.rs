@@ -115,6 +115,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("clock-bound", "DURATION", "1s", "How far the clocks of all machines may lie apart"),
     setting(
+        "on-counter-outage",
+        "ACTION",
+        "refuse",
+        "What becomes of events while Redis is away: refuse (503), or record (limits may be passed)",
+    ),
+    setting(
         "payments",
         "MODE",
         "none",

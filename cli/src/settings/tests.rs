@@ -75,6 +75,8 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     assert!(wrong(&["tokenmeter", "--payments", "stripe"]).contains("not in this version"));
     assert!(wrong(&["tokenmeter", "--role", "api"]).contains("all roles"));
     assert!(wrong(&["tokenmeter", "--role", "spam"]).contains("no role \"spam\""));
+    let outage = wrong(&["tokenmeter", "--on-counter-outage", "ignore"]);
+    assert!(outage.contains("must be refuse or record"));
     assert!(read(&["tokenmeter", "--role", "api,ingest", "--role", "aggregator"]).0.is_ok());
 }
 

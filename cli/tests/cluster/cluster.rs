@@ -69,6 +69,7 @@ impl Cluster {
             ("REDIS_URL", format!("{}/{database}", redis.trim_end_matches('/'))),
             ("CLICKHOUSE_URL", clickhouse_url.clone()),
             ("POSTGRES_URL", postgres_url.clone()),
+            ("ON_COUNTER_OUTAGE", "refuse".to_owned()),
             ("LOG_FORMAT", "text".to_owned()),
         ];
         let settings = settings.map(|(name, value)| (format!("TOKENMETER_{name}"), value)).to_vec();

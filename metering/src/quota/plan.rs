@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Tier;
+use super::{Standing, Tier};
 use crate::time::Timestamp;
 use crate::usage::RequestType;
 
@@ -90,6 +90,16 @@ impl Terms {
             tier: plan.tier,
             over_limit: plan.over_limit,
             valid_until,
+        }
+    }
+
+    /// Where a user under these terms stands who has used that much.
+    pub fn standing(&self, used: Totals) -> Standing {
+        Standing {
+            plan: self.plan.clone(),
+            used,
+            token_limit: self.token_limit,
+            request_limits: self.request_limits,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hashbrown::{Equivalent, HashMap, HashSet};
 
 use super::{
-    AdmittedEvent, Horizon, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
+    AdmittedEvent, Flag, Horizon, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
     Payload, RequestType, Seen, SeenIds,
 };
 use crate::accounts::UserId;
@@ -245,9 +245,10 @@ pub fn fold(
 }
 
 /// Whether the log took a record too late for it to count: both the ingest, before it acknowledges,
-/// and the fold look at the same two numbers.
+/// and the fold look at the same two numbers. What no counter let in has no entry that could be
+/// forgotten before the record comes, so it is never too late.
 pub fn is_void(admitted: &AdmittedEvent, log_time: Timestamp) -> bool {
-    log_time > admitted.admitted_at.plus(ADMISSION_WINDOW)
+    !admitted.flags.has(Flag::Unmetered) && log_time > admitted.admitted_at.plus(ADMISSION_WINDOW)
 }
 
 /// The smallest sum that every summary is made of: most events fall into one that is there already.

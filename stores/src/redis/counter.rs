@@ -18,10 +18,11 @@ use super::coalescer::{Answer, Coalescer};
 use super::feed::{Feed, Voucher};
 use super::library::Function;
 use super::link::Server;
+use super::outage::Outage;
 use super::seeder::{Missing, Seeder};
 use super::shared::{CALL_MAX, Reply, Shared};
 use super::wire::{self, Told};
-use super::{RedisSettings, unavailable};
+use super::{OnOutage, RedisSettings, unavailable};
 use crate::failpoints::reached;
 
 /// How often one call reads what is missing. Each round fails only when the ledger moved on
@@ -37,6 +38,8 @@ pub struct RedisQuotaCounter {
     pub(super) feed: Arc<Feed>,
     coalescer: Coalescer,
     seeder: Seeder,
+    /// Who lets in while it is away, if anybody does.
+    outage: Option<Outage>,
     /// The nonces under which this process, as the owner, serves partitions.
     pub(super) names: Mutex<HashMap<Partition, u64>>,
 }
@@ -55,10 +58,14 @@ impl RedisQuotaCounter {
     ) -> Result<Self, Unavailable> {
         let server = Server::new(&settings)?;
         let feed = Feed::start(epochs, clock.clone(), settings.feed_delay, settings.feed_poll);
+        let outage = match settings.on_outage {
+            OnOutage::Refuse => None,
+            OnOutage::Record => Some(Outage::start(seeds.clone(), clock.clone())),
+        };
         let shared = Arc::new(Shared { server, settings, clock });
         let coalescer = Coalescer::start(shared.clone());
         let seeder = Seeder::start(shared.clone(), seeds);
-        Ok(Self { shared, feed, coalescer, seeder, names: Mutex::default() })
+        Ok(Self { shared, feed, coalescer, seeder, outage, names: Mutex::default() })
     }
 
     /// Whether this process sees which epochs are in force. Without it, it goes on with what it
@@ -108,21 +115,26 @@ impl RedisQuotaCounter {
         Err(outrun())
     }
 
-    /// Verdicts on some of the events, by their place; notes what is missing for the others.
+    /// One more round of an admission: what is missing afterwards must be seeded before the next.
     async fn admit_round(
         &self,
-        asked: &[Admission],
-        waiting: &mut Vec<usize>,
+        admitting: &mut Admitting<'_>,
         unknown: &HashSet<UserId>,
-    ) -> Result<(Vec<(usize, Verdict)>, Missing, Vec<Voucher>), Unavailable> {
-        let events = waiting.iter().filter_map(|place| asked.get(*place));
+    ) -> Result<Missing, Unavailable> {
+        let waiting = std::mem::take(&mut admitting.waiting);
+        let events = waiting.iter().filter_map(|place| admitting.asked.get(*place));
         let answers = self.coalescer.admit(&self.shared, events).await?;
-        let (mut verdicts, mut missing) = (Vec::with_capacity(answers.len()), Missing::default());
-        let mut vouchers = BTreeMap::new();
-        let mut again = Vec::new();
-        for (place, answer) in waiting.iter().copied().zip(answers) {
-            let Answer { told, partition, nonce } = answer?;
-            let one = &asked[place];
+        let mut missing = Missing::default();
+        for (place, answer) in waiting.into_iter().zip(answers) {
+            let one = &admitting.asked[place];
+            let Answer { told, partition, nonce } = match answer {
+                Ok(answer) => answer,
+                Err(reason) => {
+                    admitting.without_counter.push(place);
+                    admitting.away = Some(reason);
+                    continue;
+                }
+            };
             let verdict = match told {
                 Told::Undecided => return Err(undecided()),
                 Told::Missing { terms: true, .. } if unknown.contains(&one.user_id) => {
@@ -130,27 +142,30 @@ impl RedisQuotaCounter {
                 }
                 Told::Missing { terms, totals } => {
                     missing.add(one.user_id, one.period, (terms, totals), nonce);
-                    again.push(place);
+                    admitting.waiting.push(place);
                     continue;
                 }
                 Told::Answer(verdict) => verdict,
             };
-            let admitted_at = match &verdict {
-                Verdict::Granted(grant) | Verdict::Repeated(grant) => Some(grant.admitted_at),
-                Verdict::Conflict(_) | Verdict::Refused(..) | Verdict::UnknownUser => None,
-            };
-            let latest: &mut Option<Timestamp> = vouchers.entry((partition, nonce)).or_default();
-            *latest = (*latest).max(admitted_at);
-            verdicts.push((place, verdict));
+            admitting.decided[place] = Some(Decided { verdict, under: (partition, nonce) });
         }
-        *waiting = again;
-        let vouchers = vouchers.into_iter();
-        let vouchers = vouchers.map(|((partition, nonce), admitted_at)| Voucher {
-            partition,
-            nonce,
-            admitted_at,
-        });
-        Ok((verdicts, missing, vouchers.collect()))
+        Ok(missing)
+    }
+
+    /// Leaves to be decided without a counter whatever a counter decided that is not in force.
+    async fn vouch(&self, admitting: &mut Admitting<'_>) -> Result<(), Unavailable> {
+        let (vouchers, since) = (admitting.vouchers(), Instant::now());
+        let all: Vec<_> = vouchers.values().copied().collect();
+        let Err(reason) = self.feed.vouch(&all, since).await else { return Ok(()) };
+        if self.outage.is_none() {
+            return Err(reason);
+        }
+        for (epoch, voucher) in vouchers {
+            if let Err(reason) = self.feed.vouch(&[voucher], since).await {
+                admitting.withdraw(epoch, reason);
+            }
+        }
+        Ok(())
     }
 
     /// Months of one partition to settle, as calls.
@@ -177,6 +192,77 @@ impl RedisQuotaCounter {
             rest = later;
         }
         calls
+    }
+}
+
+/// The events of one request on their way through the counter, by their place in it.
+struct Admitting<'a> {
+    asked: &'a [Admission],
+    decided: Vec<Option<Decided>>,
+    /// Which still have no verdict.
+    waiting: Vec<usize>,
+    /// Which the counter cannot decide, and why the last of them.
+    without_counter: Vec<usize>,
+    away: Option<Unavailable>,
+}
+
+struct Decided {
+    verdict: Verdict,
+    under: EpochName,
+}
+
+/// Partition and nonce.
+type EpochName = (Partition, u64);
+
+impl<'a> Admitting<'a> {
+    fn of(asked: &'a [Admission]) -> Self {
+        Self {
+            asked,
+            decided: asked.iter().map(|_| None).collect(),
+            waiting: (0..asked.len()).collect(),
+            without_counter: Vec::new(),
+            away: None,
+        }
+    }
+
+    /// One for each epoch that decided something.
+    fn vouchers(&self) -> BTreeMap<EpochName, Voucher> {
+        let mut vouchers = BTreeMap::new();
+        for Decided { verdict, under: (partition, nonce) } in self.decided.iter().flatten() {
+            let admitted_at = match verdict {
+                Verdict::Granted(grant) | Verdict::Repeated(grant) => Some(grant.admitted_at),
+                Verdict::Conflict(_) | Verdict::Refused(..) | Verdict::UnknownUser => None,
+            };
+            let (partition, nonce) = (*partition, *nonce);
+            let first = Voucher { partition, nonce, admitted_at };
+            let voucher = vouchers.entry((partition, nonce)).or_insert(first);
+            voucher.admitted_at = voucher.admitted_at.max(admitted_at);
+        }
+        vouchers
+    }
+
+    /// What this epoch decided does not count.
+    fn withdraw(&mut self, epoch: EpochName, reason: Unavailable) {
+        for (place, decided) in self.decided.iter_mut().enumerate() {
+            if decided.take_if(|decided| decided.under == epoch).is_some() {
+                self.without_counter.push(place);
+            }
+        }
+        self.away = Some(reason);
+    }
+
+    fn asked_without_counter(&self) -> Vec<&'a Admission> {
+        self.without_counter.iter().filter_map(|place| self.asked.get(*place)).collect()
+    }
+
+    /// All verdicts in the order asked, with those that were decided without a counter.
+    fn verdicts(self, without_counter: Vec<Verdict>) -> Vec<Verdict> {
+        let mut verdicts: Vec<_> =
+            self.decided.into_iter().map(|decided| decided.map(|one| one.verdict)).collect();
+        for (place, verdict) in self.without_counter.into_iter().zip(without_counter) {
+            verdicts[place] = Some(verdict);
+        }
+        verdicts.into_iter().flatten().collect()
     }
 }
 
@@ -208,29 +294,32 @@ fn outrun() -> Unavailable {
 impl QuotaCounter for RedisQuotaCounter {
     async fn admit(&self, asked: &[Admission]) -> Result<Vec<Verdict>, Unavailable> {
         reached("counter::admit").await;
-        let mut verdicts: Vec<Option<Verdict>> = vec![None; asked.len()];
-        let mut waiting: Vec<usize> = (0..asked.len()).collect();
+        let mut admitting = Admitting::of(asked);
         let mut unknown = Arc::new(HashSet::new());
-        let mut vouchers = Vec::new();
         for _ in 0..SEED_ROUNDS_MAX {
-            if waiting.is_empty() {
+            if admitting.waiting.is_empty() {
                 break;
             }
-            let (told, missing, more) = self.admit_round(asked, &mut waiting, &unknown).await?;
-            vouchers.extend(more);
-            for (place, verdict) in told {
-                verdicts[place] = Some(verdict);
+            let missing = self.admit_round(&mut admitting, &unknown).await?;
+            if self.outage.is_none()
+                && let Some(reason) = admitting.away
+            {
+                return Err(reason);
             }
-            if !waiting.is_empty() {
+            if !admitting.waiting.is_empty() {
                 unknown = self.seeder.seed(missing).await?;
             }
         }
-        if !waiting.is_empty() {
+        if !admitting.waiting.is_empty() {
             return Err(outrun());
         }
         reached("counter::admitted").await;
-        self.feed.vouch(&vouchers, Instant::now()).await?;
-        Ok(verdicts.into_iter().flatten().collect())
+        self.vouch(&mut admitting).await?;
+        if let (Some(outage), Some(_)) = (&self.outage, &admitting.away) {
+            let verdicts = outage.admit(&admitting.asked_without_counter()).await?;
+            return Ok(admitting.verdicts(verdicts));
+        }
+        Ok(admitting.verdicts(Vec::new()))
     }
 
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable> {

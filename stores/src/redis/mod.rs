@@ -17,13 +17,14 @@ mod epochs;
 mod feed;
 mod library;
 mod link;
+mod outage;
 mod seeder;
 mod settings;
 mod shared;
 mod wire;
 
 pub use counter::RedisQuotaCounter;
-pub use settings::{CounterTime, RedisSettings};
+pub use settings::{CounterTime, OnOutage, RedisSettings};
 
 use metering::Unavailable;
 

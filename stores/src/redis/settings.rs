@@ -13,6 +13,18 @@ pub enum CounterTime {
     Clock,
 }
 
+/// What becomes of events while their partition's counter is away: Redis does not answer, or its
+/// epoch is being opened anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOutage {
+    /// Nothing is let in: no limit is ever passed.
+    #[default]
+    Refuse,
+    /// Events of known users are let in, flagged as unmetered. Limits hold again once the counter is
+    /// open and those events are counted.
+    Record,
+}
+
 /// Where the counter is, and the bounds that its safety rests on.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -39,6 +51,8 @@ pub struct RedisSettings {
     pub response_timeout: Duration,
     /// Whose time decides.
     pub time: CounterTime,
+    /// What becomes of events while the counter is away.
+    pub on_outage: OnOutage,
 }
 
 impl RedisSettings {
@@ -55,6 +69,7 @@ impl RedisSettings {
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(2),
             time: CounterTime::Server,
+            on_outage: OnOutage::Refuse,
         }
     }
 }

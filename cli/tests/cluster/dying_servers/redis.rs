@@ -7,10 +7,12 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::asking::ask;
 use crate::cluster::{Cluster, Process, Serving};
-use crate::load::{Load, LoadUser, Outcome, Told};
+use crate::load::{Load, LoadUser, Outcome, Sent, TOKENS_OF_FREE, Told, make_users};
 use crate::servers::Servers;
 use crate::settle::settle;
+use crate::stores;
 use crate::waiting::eventually;
 
 /// After these the limited users have most of what they may have.
@@ -33,6 +35,43 @@ fn whatever_becomes_of_redis_no_limit_is_passed() {
         some_refused(&settle(&cluster, &serving, load));
     }
     replaced(&mut cluster, serving);
+}
+
+#[test]
+fn while_redis_is_away_events_can_be_recorded_and_limits_hold_again_afterwards() {
+    let mut cluster = Cluster::on(Servers::start(&["--redis-persistence", "none"]), None);
+    cluster.change("ON_COUNTER_OUTAGE", "record");
+    let serving = cluster.serve();
+    let users = make_users(&serving.api.http, 1, 0);
+    let load = Load::unlimited(&serving);
+    load.goes_on(EVENTS);
+    cluster.servers.down(&["redis", "--kill"]);
+    let retries = load.retries();
+    load.goes_on(MORE);
+    let track = |name: &str, tokens: u64| {
+        let event = Sent { user: 0, id: name.to_owned(), tokens };
+        ask(&serving.ingests[0].http, "/api/tokens/track", &event.body(&users)).0
+    };
+    for name in ["most", "more"] {
+        let answer = track(name, TOKENS_OF_FREE - 1).expect(201);
+        assert_eq!(answer["flags"], json!(["unmetered"]));
+    }
+    assert_eq!(load.retries(), retries, "something was answered with 503");
+    cluster.servers.up(&["--redis-persistence", "none", "redis"]);
+    serving.is_ready();
+    let mut tried = 0;
+    eventually("the limit holds again", || {
+        tried += 1;
+        (track(&format!("one-{tried}"), 1).status == 429).then_some(())
+    });
+    load.goes_on(MORE);
+    settle(&cluster, &serving, load);
+    let unmetered = "SELECT count() AS n FROM token_usage FINAL WHERE bitTest(flags, 2) \
+                     FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0";
+    let unmetered = stores::clickhouse(&cluster.clickhouse_url, unmetered);
+    assert!(unmetered[0]["n"].as_u64().unwrap() >= MORE, "{unmetered:?}");
+    let metrics = serving.ingests[0].ops.get("/metrics").text;
+    assert!(!metrics.contains("tokenmeter_unmetered_events_total 0\n"), "{metrics}");
 }
 
 /// It is killed, and comes back as it was some time ago.

@@ -113,12 +113,7 @@ impl Ready<'_> {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        Standing {
-            plan: self.terms.plan.clone(),
-            used: self.month().used(),
-            token_limit: self.terms.token_limit,
-            request_limits: self.terms.request_limits,
-        }
+        self.terms.standing(self.month().used())
     }
 
     /// Flags and the amount above the hold, or why not.

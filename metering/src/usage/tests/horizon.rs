@@ -8,7 +8,7 @@ use crate::accounts::UserId;
 use crate::quota::{ADMISSION_WINDOW, PlanName};
 use crate::time::Timestamp;
 use crate::usage::{
-    AdmittedEvent, EventId, Flags, Flush, Horizon, IdOrigin, LogRecord, ModelName, Offset,
+    AdmittedEvent, EventId, Flag, Flags, Flush, Horizon, IdOrigin, LogRecord, ModelName, Offset,
     Partition, Payload, RequestType, STAMP_AHEAD_MAX, Seen, SeenIds, Tallies, Tick, TokenCounts,
     UsageEvent, fold,
 };
@@ -70,6 +70,16 @@ fn what_the_log_took_too_late_is_not_counted_and_leaves_its_entry() {
     let flush = folded(Horizon::Ever, vec![late, in_time]);
     assert_eq!((flush.tallies.void, flush.tallies.counted), (1, 1), "it is not remembered");
     assert_eq!(flush.tallies.records(), Some(2));
+}
+
+#[test]
+fn what_no_counter_let_in_is_never_too_late() {
+    let mut unmetered = event("a", 0, None);
+    unmetered.flags = unmetered.flags.with(Flag::Unmetered);
+    let repeated = record(1, 0, Payload::Event(event("a", 0, None)));
+    let records = vec![record(0, 1_000_000, Payload::Event(unmetered)), repeated];
+    let flush = folded(Horizon::Ever, records);
+    assert_eq!((flush.tallies.counted, flush.tallies.void, flush.tallies.duplicates), (1, 0, 1));
 }
 
 #[test]
