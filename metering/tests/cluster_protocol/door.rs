@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use metering::quota::{ADMISSION_WINDOW, Admission, Grant, Miss, Tier, Totals, Trust, Verdict};
+use metering::quota::{Admission, Grant, Miss, Tier, Totals, Trust, Verdict};
 use metering::time::Timestamp;
 use metering::usage::{
-    AdmittedEvent, ContentDigest, Flags, IdOrigin, Offset, Partition, STAMP_AHEAD_MAX, UsageEvent,
+    AdmittedEvent, ContentDigest, Flag, Flags, IdOrigin, Offset, Partition, STAMP_AHEAD_MAX,
+    UsageEvent,
 };
 
 use super::log::Sending;
@@ -51,16 +52,16 @@ impl World {
         let mut now = self.server_time(ingest.server);
         let rules = &self.setup.rules;
         if !self.is_linked(ingest.server, ingest.life) {
-            return self.end(number);
+            return self.without_counter(number);
         }
         let keyspace = &mut self.servers[ingest.server].keyspaces[partition];
         let Some(epoch) = keyspace.epoch.clone().filter(|epoch| epoch.is_open) else {
             self.mark("closed");
-            return self.end(number);
+            return self.without_counter(number);
         };
         if rules.incarnations_are_compared && epoch.life != ingest.believed {
             self.mark("another incarnation");
-            return self.end(number);
+            return self.without_counter(number);
         }
         if !rules.forgotten_by_the_watermark {
             keyspace.counter.advance(Partition::SINGLE, epoch.cursor, now).unwrap();
@@ -77,6 +78,18 @@ impl World {
         if !is_answered {
             self.end(number);
         }
+    }
+
+    /// No counter can decide.
+    fn without_counter(&mut self, number: u32) {
+        if !self.setup.shape.records_outages {
+            return self.end(number);
+        }
+        let standing = self.setup.terms().standing(Totals::default());
+        let flags = Flags::default().with(Flag::Unmetered);
+        let (admitted_at, cursor) = (self.now, Offset::default());
+        let grant = Grant { admitted_at, cursor, flags, over_hold: 0, standing };
+        self.request(number).stage = Stage::Unmetered { grant };
     }
 
     fn told(&mut self, number: u32, verdict: Result<Verdict, Miss>, under: Announced) {
@@ -189,8 +202,10 @@ impl World {
 
     /// Passes on what was let in, if the feed names the epoch that has let it in.
     pub(crate) fn publish(&mut self, number: u32) {
-        let Stage::Granted { grant, under } = self.request(number).stage.clone() else {
-            unreachable!()
+        let (grant, under) = match self.request(number).stage.clone() {
+            Stage::Granted { grant, under } => (grant, under),
+            Stage::Unmetered { grant } => return self.hand_over(number, grant),
+            _ => unreachable!(),
         };
         let at = self.request(number).ingest;
         let (event, _) = self.named(number);
@@ -209,9 +224,15 @@ impl World {
             }
             if !named(self.ingests[at].feed[partition]) {
                 self.mark("deposed");
-                return self.end(number);
+                return self.without_counter(number);
             }
         }
+        self.hand_over(number, grant);
+    }
+
+    fn hand_over(&mut self, number: u32, grant: Grant) {
+        let (event, _) = self.named(number);
+        let partition = self.setup.partition_of(self.setup.events[event].user);
         let admitted = self.admitted(number, grant);
         self.sending.push(Sending { request: number, partition, admitted });
         self.request(number).stage = Stage::Waiting;
@@ -236,11 +257,8 @@ impl World {
     }
 
     pub(crate) fn acknowledge(&mut self, number: u32) {
-        let Stage::Stored { admitted_at, log_time } = self.request(number).stage else {
-            unreachable!()
-        };
+        let Stage::Stored { lapsed } = self.request(number).stage else { unreachable!() };
         let (event, digest) = self.named(number);
-        let lapsed = log_time > admitted_at.plus(ADMISSION_WINDOW);
         if !lapsed || !self.setup.rules.acknowledged_within_the_window {
             self.mark("acknowledged");
             self.acknowledged(event, digest);

@@ -13,6 +13,8 @@ use super::rules::Rules;
 pub(crate) enum Environment {
     /// One Redis that may lose its data; aggregators that crash; stores that fail.
     OneServer,
+    /// … while events are recorded all the same.
+    Outages,
     /// Clients use ids again for something else.
     Contents,
     /// Nothing fails; but the log is late, and its time steps back.
@@ -65,6 +67,8 @@ pub(crate) struct Shape {
     pub(crate) ticks: u8,
     pub(crate) other_contents: bool,
     pub(crate) stores_fail: bool,
+    /// What no counter can decide is recorded.
+    pub(crate) records_outages: bool,
     /// Requests and records are lost on the way, clients give up.
     pub(crate) losing_ways: bool,
     pub(crate) log_max: usize,
@@ -75,8 +79,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Environment {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::OneServer,
+        Self::Outages,
         Self::Contents,
         Self::Quiet,
         Self::Rebuilds,
@@ -103,6 +108,14 @@ impl Environment {
             Self::OneServer => {
                 Shape { losses: 2, forced: 1, crashes: 3, stores_fail: true, ..usual }
             }
+            Self::Outages => Shape {
+                losses: 2,
+                failovers: 1,
+                forced: 1,
+                crashes: 2,
+                records_outages: true,
+                ..usual
+            },
             Self::Contents => {
                 Shape { other_contents: true, token_limit: 7, losses: 1, crashes: 1, ..usual }
             }
@@ -164,6 +177,7 @@ impl Shape {
             ticks: 2,
             other_contents: false,
             stores_fail: false,
+            records_outages: false,
             losing_ways: true,
             log_max: 16,
             batch_max: 3,

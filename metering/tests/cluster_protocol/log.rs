@@ -8,7 +8,7 @@ use metering::accounts::UserId;
 use metering::quota::ADMISSION_WINDOW;
 use metering::time::Timestamp;
 use metering::usage::{
-    AdmittedEvent, Horizon, IdDigest, LogRecord, Payload, STAMP_AHEAD_MAX, Tick,
+    AdmittedEvent, Flag, Horizon, IdDigest, LogRecord, Payload, STAMP_AHEAD_MAX, Tick, is_void,
 };
 
 use super::setup::Rules;
@@ -40,7 +40,7 @@ pub(crate) struct Log {
     horizon: Duration,
     /// The largest log time up to each record.
     pub(crate) latest: Vec<Timestamp>,
-    /// Tokens of counted events, those above a hold aside.
+    /// Tokens of counted events, the unmetered aside.
     tokens: BTreeMap<UserId, u64>,
 }
 
@@ -92,7 +92,8 @@ impl Log {
 fn is_late(rules: &Rules, log: &Log, admitted: &AdmittedEvent, log_time: Timestamp) -> bool {
     let latest = log.latest.last().copied().unwrap_or(Timestamp::MIN);
     let time = if rules.void_by_its_own_time { log_time } else { log_time.max(latest) };
-    rules.late_records_are_void && time > admitted.admitted_at.plus(ADMISSION_WINDOW)
+    let is_metered = !admitted.flags.has(Flag::Unmetered);
+    is_metered && rules.late_records_are_void && time > admitted.admitted_at.plus(ADMISSION_WINDOW)
 }
 
 /// The events of these schedules have no UUIDs.
@@ -109,7 +110,8 @@ impl World {
     pub(crate) fn append(&mut self, number: u32, is_reported: bool) {
         let place = self.sending.iter().position(|one| one.request == number).unwrap();
         let Sending { partition, admitted, .. } = self.sending.remove(place);
-        let (log_time, admitted_at) = (self.log_time(), admitted.admitted_at);
+        let log_time = self.log_time();
+        let lapsed = is_void(&admitted, log_time);
         let fate = self.logs[partition].judge(&self.setup.rules, &admitted, log_time);
         match fate {
             Fate::Counted => self.check_counted(partition, &admitted),
@@ -122,7 +124,7 @@ impl World {
         if !self.requests.iter().any(|one| one.number == number) {
             self.mark("stored after its request gave up");
         } else if is_reported {
-            self.request(number).stage = Stage::Stored { admitted_at, log_time };
+            self.request(number).stage = Stage::Stored { lapsed };
         }
     }
 
@@ -155,7 +157,11 @@ impl World {
         let log = &mut self.logs[partition];
         let before = log.counted(admitted.id_digest).count();
         let tokens = log.tokens.entry(admitted.event.user_id).or_default();
-        *tokens += admitted.event.tokens.total();
+        if admitted.flags.has(Flag::Unmetered) {
+            self.marks.push("counted unmetered");
+        } else {
+            *tokens += admitted.event.tokens.total();
+        }
         let tokens = *tokens;
         if tokens > limit {
             self.violate(format!("I3: {tokens} tokens are in the log of a plan of {limit}"));

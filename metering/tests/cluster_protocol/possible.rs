@@ -86,7 +86,7 @@ impl World {
                 }
                 Stage::Missing { .. } => Action::ReadTotals(number),
                 Stage::Read { .. } => Action::Seed(number),
-                Stage::Granted { .. } => Action::Publish(number),
+                Stage::Granted { .. } | Stage::Unmetered { .. } => Action::Publish(number),
                 Stage::Refusing => Action::LookUp(number),
                 Stage::Stored { .. } => Action::Acknowledge(number),
                 Stage::Waiting => {

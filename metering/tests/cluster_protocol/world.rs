@@ -66,14 +66,17 @@ pub(crate) enum Stage {
         grant: Grant,
         under: Announced,
     },
+    /// Let in without a counter.
+    Unmetered {
+        grant: Grant,
+    },
     /// Not let in: the ledger is asked.
     Refusing,
     /// Handed to the log.
     Waiting,
     /// The log took it at that time.
     Stored {
-        admitted_at: Timestamp,
-        log_time: Timestamp,
+        lapsed: bool,
     },
 }
 
