@@ -214,10 +214,8 @@ impl Counting {
     /// counter is told of the flush before meanwhile: the two wait for different servers.
     async fn count(&mut self, records: Vec<LogRecord>) -> Result<(), Stopped> {
         let untold = self.untold.take();
-        let (flushed, serves) = tokio::join!(self.flush(records), self.tell(untold));
-        if !serves {
-            self.stop_serving();
-        }
+        let (flushed, told) = tokio::join!(self.flush(records), self.tell(untold));
+        self.after_telling(told);
         match flushed? {
             Flushed::Committed(committed, pending, ahead) => {
                 self.ahead = ahead;

@@ -32,8 +32,8 @@ impl Counting {
         let patience = self.serving.patience().min(IDLE_SYNC);
         let is_stopping = self.is_stopping();
         let patience = if is_stopping { Duration::ZERO } else { patience };
-        // Nobody waits for what is visible until admissions are open.
-        let at_once = is_stopping || !self.serving.is_open();
+        // Admissions that wait for counting have nobody else to wait for.
+        let at_once = is_stopping || self.serving.waits_for_counting();
         let whole = self.whole_flush();
         let mut stopping = self.stopping.clone();
         let mut records = std::mem::take(&mut self.ahead);

@@ -18,11 +18,11 @@ const CATCH_UP_RECORDS_MAX: u64 = 300_000;
 /// Read at a time while catching up.
 const CATCH_UP_RECORDS: usize = 30_000;
 
-/// A store that is just starting fails for some seconds (these tries take about six); to open anew
-/// costs much longer. Counting waits meanwhile.
+/// A log or ledger that is just starting fails for some seconds; to open anew costs much longer. But it
+/// is all that helps when what the counter lacks is not in the log any more.
 const CATCH_UP_TRIES: u32 = 7;
 
-/// Between two tries to close or open. Counting goes on meanwhile.
+/// Between two tries to bring up to date, close or open. Counting goes on meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to wait for records that the log holds already, on the way to open admissions.
@@ -36,6 +36,15 @@ pub(crate) enum Serving {
     No,
     /// Something failed; the same again at that time.
     NotBefore(Instant),
+    /// It may be open, and does not know what was counted since: it is brought up to date, not before
+    /// that time.
+    Behind {
+        /// Whether it served under us before.
+        has_served: bool,
+        /// How often the counter answered, and something else failed.
+        tries: u32,
+        not_before: Instant,
+    },
     /// Closed by us. What was let in before may reach the log until then.
     Closed(Instant),
     /// The log ended here when nothing of the kind could come any more: open once that is counted.
@@ -49,11 +58,24 @@ impl Serving {
         matches!(self, Self::Open)
     }
 
+    /// Whether everything must be counted before it can be open.
+    pub(crate) fn waits_for_counting(&self) -> bool {
+        matches!(self, Self::No | Self::NotBefore(_) | Self::Closed(_) | Self::OpensAt(_))
+    }
+
+    /// Whether it served under us, before it fell behind.
+    fn has_served(&self) -> bool {
+        matches!(self, Self::Behind { has_served: true, .. })
+    }
+
     /// Where to begin again at `time` after a step that failed. What is closed stays so: to close it
     /// anew would cost the wait anew.
     fn after_failure(&self, time: Instant) -> Self {
         match self {
             Self::No | Self::NotBefore(_) => Self::NotBefore(time),
+            Self::Behind { has_served, tries, .. } => {
+                Self::Behind { has_served: *has_served, tries: *tries, not_before: time }
+            }
             Self::Closed(_) | Self::OpensAt(_) | Self::Open => Self::Closed(time),
         }
     }
@@ -63,7 +85,7 @@ impl Serving {
         match self {
             Self::No => Duration::ZERO,
             Self::OpensAt(_) => COUNTING_PATIENCE,
-            Self::NotBefore(time) | Self::Closed(time) => {
+            Self::NotBefore(time) | Self::Closed(time) | Self::Behind { not_before: time, .. } => {
                 time.saturating_duration_since(Instant::now())
             }
             Self::Open => Duration::MAX,
@@ -74,28 +96,19 @@ impl Serving {
 impl Counting {
     /// Serves on where the owner before us left off, if it can be.
     pub(crate) async fn take_over_counter(&mut self) {
-        self.serving = Serving::No;
-        self.aggregator.progress.serves(self.partition, false);
-        for _ in 0..CATCH_UP_TRIES {
-            match self.catch_up().await {
-                Ok(caught_up) => {
-                    self.backoff.reset();
-                    if caught_up {
-                        self.opened("admissions go on");
-                    }
-                    return;
-                }
-                Err(error) => self.backoff.pause("take over the counter", &error).await,
-            }
-        }
-        tracing::warn!(partition = %self.partition, "the counter cannot be taken over");
+        self.falls_behind(false);
+        self.go_on_opening().await;
     }
 
-    /// Brings the counter from what it knows up to the cursor; `false`: it is not open, or too far
-    /// behind.
-    async fn catch_up(&mut self) -> Result<bool, Unavailable> {
-        let counter = &self.aggregator.counter;
-        let Some(start) = counter.take_over(self.partition).await? else { return Ok(false) };
+    /// The counter is not told any more what is counted, until it is brought up to date.
+    pub(crate) fn falls_behind(&mut self, has_served: bool) {
+        self.serving = Serving::Behind { has_served, tries: 0, not_before: Instant::now() };
+        self.aggregator.progress.serves(self.partition, false);
+    }
+
+    /// Brings the counter from what it knows up to the cursor; `false`: it serves under another name
+    /// by now, or is too far behind.
+    async fn catch_up(&self, start: Offset) -> Result<bool, Unavailable> {
         let range = OffsetRange { start, end: self.cursor.position };
         if range.count() > CATCH_UP_RECORDS_MAX {
             return Ok(false);
@@ -156,9 +169,8 @@ impl Counting {
     pub(crate) async fn go_on_opening(&mut self) {
         while let Some(next) = self.next_step().await {
             match next {
-                Ok(Serving::Open) => {
-                    self.opened("everything in the log is counted: admissions begin");
-                }
+                Ok(Serving::Open) => self.opened(),
+                Ok(Serving::No) if self.serving.has_served() => self.stop_serving(),
                 Ok(next) => self.serving = next,
                 Err(error) => {
                     metrics::counter!("tokenmeter_store_errors_total", "store" => error.store)
@@ -172,14 +184,41 @@ impl Counting {
     }
 
     /// What the next step came to; `None` when it is not yet time for it, or none is left.
-    async fn next_step(&self) -> Option<Result<Serving, Unavailable>> {
+    async fn next_step(&mut self) -> Option<Result<Serving, Unavailable>> {
         match self.serving {
             Serving::Open => None,
-            Serving::NotBefore(time) | Serving::Closed(time) if Instant::now() < time => None,
+            Serving::NotBefore(time)
+            | Serving::Closed(time)
+            | Serving::Behind { not_before: time, .. }
+                if Instant::now() < time =>
+            {
+                None
+            }
+            Serving::Behind { tries, .. } => Some(self.bring_up_to_date(tries).await),
             Serving::No | Serving::NotBefore(_) => Some(self.close().await),
             Serving::Closed(_) => Some(self.end_of_log().await),
             Serving::OpensAt(end) if self.cursor.position < end => None,
             Serving::OpensAt(_) => Some(self.open().await),
+        }
+    }
+
+    async fn bring_up_to_date(&mut self, tries: u32) -> Result<Serving, Unavailable> {
+        let known = self.aggregator.counter.take_over(self.partition).await?;
+        let Some(known) = known else { return Ok(Serving::No) };
+        match self.catch_up(known).await {
+            Ok(true) => Ok(Serving::Open),
+            Ok(false) => Ok(Serving::No),
+            Err(error) if tries + 1 >= CATCH_UP_TRIES => {
+                tracing::warn!(partition = %self.partition, %error,
+                    "the counter cannot be brought up to date");
+                Ok(Serving::No)
+            }
+            Err(error) => {
+                if let Serving::Behind { tries, .. } = &mut self.serving {
+                    *tries += 1;
+                }
+                Err(error)
+            }
         }
     }
 
@@ -198,7 +237,11 @@ impl Counting {
         Ok(if opened { Serving::Open } else { Serving::No })
     }
 
-    fn opened(&mut self, what: &'static str) {
+    fn opened(&mut self) {
+        let what = match self.serving {
+            Serving::Behind { .. } => "the counter knows what is counted: admissions go on",
+            _ => "everything in the log is counted: admissions begin",
+        };
         self.serving = Serving::Open;
         self.aggregator.progress.serves(self.partition, true);
         tracing::info!(partition = %self.partition, cursor = %self.cursor.position, "{what}");

@@ -140,6 +140,7 @@ fn schedules_reach_what_they_are_meant_to() {
         "stored late",
         "committed late",
         "caught up",
+        "fell behind",
         "the counter serves under another name",
         "rebuilt without need",
         "opened anew",

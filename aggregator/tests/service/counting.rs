@@ -184,6 +184,30 @@ async fn only_one_flush_is_counted_ahead_of_a_counter_that_fails() {
 }
 
 #[tokio::test]
+async fn counting_goes_on_without_a_counter_and_it_is_brought_up_to_date_from_the_log() {
+    let rig = Rig::new();
+    let running = rig.start();
+    rig.until_serving().await;
+    rig.track("first").await;
+    rig.until_counted_to(1).await;
+    for fault in [&rig.faults.syncs, &rig.faults.take_overs] {
+        fault.store(u32::MAX, Ordering::SeqCst);
+    }
+    rig.append(numbered("e", 0..100_000)).await;
+    rig.until_counted_to(100_001).await;
+    let told = async || rig.counter_user().await.ledger.totals.requests[0];
+    assert!(told().await <= 1);
+    rig.faults.syncs.store(0, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(told().await <= 1, "its cursor is not asked for");
+    rig.faults.take_overs.store(0, Ordering::SeqCst);
+    until("the counter is told of all", async || told().await == 100_001).await;
+    assert!(rig.counter_user().await.in_flight.is_empty());
+    running.stop().await.unwrap();
+    rig.assert_books_balance().await;
+}
+
+#[tokio::test]
 async fn what_another_process_counted_meanwhile_is_not_counted_again() {
     let rig = Rig::new();
     let running = rig.start();

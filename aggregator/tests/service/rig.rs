@@ -48,6 +48,7 @@ pub(crate) struct Faults {
     pub(crate) answers_lost: AtomicU32,
     pub(crate) stolen: AtomicU32,
     pub(crate) syncs: AtomicU32,
+    pub(crate) take_overs: AtomicU32,
     /// How many flushes were asked for.
     pub(crate) commits: AtomicU32,
 }
@@ -348,6 +349,9 @@ impl QuotaCounter for FaultyCounter {
     }
 
     async fn take_over(&self, partition: Partition) -> Result<Option<Offset>, Unavailable> {
+        if takes_place(&self.faults.take_overs) {
+            return Err(fault());
+        }
         self.counter.take_over(partition).await
     }
 

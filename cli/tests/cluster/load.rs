@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::cluster::Serving;
-use crate::http::Http;
+use crate::http::{Answer, Http};
 use crate::waiting::{PATIENCE, eventually};
 
 const CLIENTS: usize = 3;
@@ -38,6 +38,8 @@ pub(crate) struct Sent {
     pub(crate) user: usize,
     pub(crate) id: String,
     pub(crate) tokens: u64,
+    /// The reservation that it settles.
+    pub(crate) reservation: Option<String>,
 }
 
 /// What a client was told at last.
@@ -193,10 +195,14 @@ pub(crate) fn make_users(admin: &Http, limited: usize, unlimited: usize) -> Vec<
 
 impl Sent {
     pub(crate) fn body(&self, users: &[LoadUser]) -> Value {
-        json!({
+        let mut body = json!({
             "user_id": users[self.user].id, "event_id": self.id, "request_type": "chat",
             "model": "gpt-3.5-turbo", "prompt_tokens": self.tokens, "completion_tokens": 0,
-        })
+        });
+        if let Some(id) = &self.reservation {
+            body["reservation_id"] = id.as_str().into();
+        }
+        body
     }
 }
 
@@ -219,7 +225,14 @@ impl Shared {
                     user: random.random_range(0..self.users.len()),
                     id: format!("{number}-{made}"),
                     tokens: random.random_range(0..3000),
+                    reservation: None,
                 });
+                if size == 1
+                    && random.random_bool(0.3)
+                    && let Some(event) = events.last_mut()
+                {
+                    self.reserve(event, number, &mut random);
+                }
             }
             let Some(told) = self.send(&events, number) else { return };
             for (event, told) in events.into_iter().zip(told) {
@@ -241,8 +254,36 @@ impl Shared {
         }
     }
 
-    /// Sends the same body to one ingest after another until there is an answer that is not
-    /// "perhaps". `None`: abandoned.
+    /// Holds what an event will need, perhaps more. What becomes of the hold is chance: the event
+    /// settles it; or it is given back before, and helps the event no more; or it is left to expire.
+    fn reserve(&self, event: &mut Sent, client: usize, random: &mut StdRng) {
+        let user = &self.users[event.user].id;
+        let id = format!("hold-{}", event.id);
+        let fate = random.random_range(0..4);
+        let body = json!({
+            "user_id": user, "reservation_id": id, "model": "gpt-3.5-turbo", "request_type": "chat",
+            "tokens": event.tokens + random.random_range(0..500),
+            "expires_in": if fate == 0 { 1 } else { 600 },
+        });
+        let path = "/api/tokens/reservations";
+        let Some(answer) = self.until_answered(path, &body, client) else { return };
+        match answer.status {
+            200 | 201 => {}
+            // It does not fit; the event itself may.
+            429 => return,
+            other => panic!("{body}: {other} {}", answer.body),
+        }
+        if fate == 1 {
+            let release = format!("{path}/{id}/release");
+            let body = json!({"user_id": user});
+            let Some(answer) = self.until_answered(&release, &body, client) else { return };
+            // The hold is gone with a Redis that was lost, or since an answer was.
+            assert!([200, 404].contains(&answer.status), "{id}: {}", answer.body);
+        }
+        event.reservation = (fate > 0).then_some(id);
+    }
+
+    /// What an ingest says of these events. `None`: abandoned.
     fn send(&self, events: &[Sent], client: usize) -> Option<Vec<Told>> {
         let (path, body) = if let [event] = events {
             ("/api/tokens/track", event.body(&self.users))
@@ -250,12 +291,19 @@ impl Shared {
             let bodies = events.iter().map(|event| event.body(&self.users)).collect();
             ("/api/tokens/track/batch?verbose=true", Value::Array(bodies))
         };
+        let answer = self.until_answered(path, &body, client + events.len())?;
+        Some(read(answer.status, &answer.body, events))
+    }
+
+    /// Sends the same body to one ingest after another until there is an answer that is not
+    /// "perhaps". `None`: abandoned.
+    fn until_answered(&self, path: &str, body: &Value, first_door: usize) -> Option<Answer> {
         let deadline = Instant::now() + PATIENCE;
-        for door in self.doors.iter().cycle().skip(client + events.len()) {
-            if let Ok(answer) = door.try_call("POST", path, Some(&body)) {
+        for door in self.doors.iter().cycle().skip(first_door) {
+            if let Ok(answer) = door.try_call("POST", path, Some(body)) {
                 // A body that was cut by a kill is no answer either.
                 if answer.status != 503 && answer.body != Value::Null {
-                    return Some(read(answer.status, &answer.body, events));
+                    return Some(answer);
                 }
             }
             if self.abandoned.load(Ordering::Relaxed) {

@@ -86,6 +86,7 @@ pub(crate) enum OwnerStep {
     Open,
     Idle,
     Sync,
+    FallBehind,
     Tick(Duration),
     Evict,
     Uncache,
@@ -174,7 +175,7 @@ impl Action {
             Self::Owner { step, .. } => match step {
                 OwnerStep::Revoke => 0.05,
                 OwnerStep::Close | OwnerStep::Assign => 0.5,
-                OwnerStep::Idle => 0.15,
+                OwnerStep::Idle | OwnerStep::FallBehind => 0.15,
                 OwnerStep::Tick(_) => 0.3,
                 OwnerStep::Evict | OwnerStep::Uncache => 0.4,
                 OwnerStep::TakeOver
@@ -217,7 +218,7 @@ impl OwnerStep {
             Self::Announce => 29,
             Self::ReadEnd => 30,
             Self::Open => 31,
-            Self::Idle | Self::Sync => 32,
+            Self::Idle | Self::Sync | Self::FallBehind => 32,
             Self::Evict | Self::Uncache => 33,
             Self::Tick(_) => 34,
         }
@@ -278,6 +279,7 @@ impl World {
             OwnerStep::Open => self.open(at, partition),
             OwnerStep::Idle => self.idle(at, partition),
             OwnerStep::Sync => self.sync(at, partition),
+            OwnerStep::FallBehind => self.fall_behind(at, partition),
             OwnerStep::Tick(horizon) => self.tick(at, partition, horizon),
             OwnerStep::Evict => self.evict(at, partition),
             OwnerStep::Uncache => {

@@ -196,6 +196,9 @@ impl World {
             if reaches {
                 may(OwnerStep::Sync);
             }
+            if !self.is_calm {
+                may(OwnerStep::FallBehind);
+            }
             if counts && !sync.catches_up {
                 self.folding_may(at, partition, task, &mut may);
             }
@@ -205,8 +208,7 @@ impl World {
             return;
         }
         match &task.serving {
-            Serving::New if reaches => return may(OwnerStep::Adopt),
-            Serving::New => return,
+            Serving::New if reaches => may(OwnerStep::Adopt),
             Serving::Found { .. } => return may(OwnerStep::AskFeed),
             Serving::Named { .. } => return may(OwnerStep::ReadBetween),
             Serving::Behind { .. } => return may(OwnerStep::ReadBetweenTotals),
@@ -220,7 +222,7 @@ impl World {
                     may(OwnerStep::Close);
                 }
             }
-            Serving::No => {}
+            Serving::New | Serving::No => {}
         }
         self.counting_may(at, partition, task, &mut may);
         if let Serving::Rebuilding(rebuild) = &task.serving

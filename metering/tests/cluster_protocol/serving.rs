@@ -15,7 +15,7 @@ use super::world::{Announced, World, place};
 /// Whether the counter admits to a partition, as its owner believes, and how far that is from being so.
 #[derive(Clone, Debug)]
 pub(crate) enum Serving {
-    /// Just taken over: perhaps it is open.
+    /// Just taken over, or fallen behind: perhaps it is open.
     New,
     /// It is, under this name and up to this cursor; the feed is asked next.
     Found {
@@ -62,9 +62,9 @@ impl World {
         (one.server, one.life) = (server, life);
         for task in one.tasks.iter_mut().flatten() {
             match &mut task.sync {
-                // Its end is not known: all of it again, or the counter is opened anew.
+                // Its end is not known: all of it again.
                 Some(sync) if !sync.catches_up => (sync.next, sync.has_advanced) = (0, false),
-                Some(_) => (task.sync, task.serving) = (None, Serving::No),
+                Some(_) => (task.sync, task.serving) = (None, Serving::New),
                 None => {}
             }
         }
@@ -209,6 +209,16 @@ impl World {
         if let Progress::Answered(pending, answer) =
             self.aggregators[at].task(partition).stage.clone()
         {
+            self.hear(at, partition, pending, answer);
+        }
+    }
+
+    /// The counter has failed for too long: counting goes on, and it is brought up to date later.
+    pub(crate) fn fall_behind(&mut self, at: usize, partition: usize) {
+        self.mark("fell behind");
+        let task = self.aggregators[at].task(partition);
+        (task.sync, task.serving) = (None, Serving::New);
+        if let Progress::Answered(pending, answer) = task.stage.clone() {
             self.hear(at, partition, pending, answer);
         }
     }

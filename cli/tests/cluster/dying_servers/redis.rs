@@ -11,7 +11,7 @@ use crate::asking::ask;
 use crate::cluster::{Cluster, Process, Serving};
 use crate::load::{Load, LoadUser, Outcome, Sent, TOKENS_OF_FREE, Told, make_users};
 use crate::servers::Servers;
-use crate::settle::settle;
+use crate::settle::{drained, settle};
 use crate::stores;
 use crate::waiting::eventually;
 
@@ -49,7 +49,7 @@ fn while_redis_is_away_events_can_be_recorded_and_limits_hold_again_afterwards()
     let retries = load.retries();
     load.goes_on(MORE);
     let track = |name: &str, tokens: u64| {
-        let event = Sent { user: 0, id: name.to_owned(), tokens };
+        let event = Sent { user: 0, id: name.to_owned(), tokens, reservation: None };
         ask(&serving.ingests[0].http, "/api/tokens/track", &event.body(&users)).0
     };
     for name in ["most", "more"] {
@@ -57,6 +57,7 @@ fn while_redis_is_away_events_can_be_recorded_and_limits_hold_again_afterwards()
         assert_eq!(answer["flags"], json!(["unmetered"]));
     }
     assert_eq!(load.retries(), retries, "something was answered with 503");
+    drained(&cluster);
     cluster.servers.up(&["--redis-persistence", "none", "redis"]);
     serving.is_ready();
     let mut tried = 0;
