@@ -64,12 +64,22 @@ pub(crate) struct Load {
     clients: Vec<JoinHandle<()>>,
 }
 
+/// What clients send beside single events.
+#[derive(Clone, Copy)]
+struct Kinds {
+    /// Half of the requests hold several events.
+    batches: bool,
+    /// Some events have a hold.
+    holds: bool,
+}
+
+const ALL_KINDS: Kinds = Kinds { batches: true, holds: true };
+
 struct Shared {
     users: Vec<LoadUser>,
     /// The public addresses of the ingests.
     doors: Vec<Http>,
-    /// Whether half of the requests hold several events.
-    batches: bool,
+    kinds: Kinds,
     stop: AtomicBool,
     /// Not even what was begun is finished.
     abandoned: AtomicBool,
@@ -89,30 +99,37 @@ pub(crate) struct Outcome {
 impl Load {
     /// Makes users, and starts clients that send through all ingests.
     pub(crate) fn start(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, LIMITED, UNLIMITED), true)
+        Self::of(serving, make_users(&serving.api.http, LIMITED, UNLIMITED), ALL_KINDS)
     }
 
     /// Of nobody who is ever refused.
     pub(crate) fn unlimited(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED), true)
+        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED), ALL_KINDS)
+    }
+
+    /// The same without holds, which need the counter.
+    pub(crate) fn unlimited_without_holds(serving: &Serving) -> Self {
+        let kinds = Kinds { holds: false, ..ALL_KINDS };
+        Self::of(serving, make_users(&serving.api.http, 0, UNLIMITED), kinds)
     }
 
     /// Of users most of whom are at their limits after some 700 events.
     pub(crate) fn crowded(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), true)
+        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), ALL_KINDS)
     }
 
     /// The same with each event by itself: a batch is of all partitions, and some ingest must take it
     /// whole.
     pub(crate) fn crowded_one_by_one(serving: &Serving) -> Self {
-        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), false)
+        let kinds = Kinds { batches: false, ..ALL_KINDS };
+        Self::of(serving, make_users(&serving.api.http, LIMITED, 2), kinds)
     }
 
-    fn of(serving: &Serving, users: Vec<LoadUser>, batches: bool) -> Self {
+    fn of(serving: &Serving, users: Vec<LoadUser>, kinds: Kinds) -> Self {
         let shared = Arc::new(Shared {
             users,
             doors: serving.ingests.iter().map(|ingest| ingest.http.clone()).collect(),
-            batches,
+            kinds,
             stop: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -212,7 +229,7 @@ impl Shared {
         let mut mine: Vec<Sent> = Vec::new();
         let mut made = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let several = self.batches && random.random_bool(0.5);
+            let several = self.kinds.batches && random.random_bool(0.5);
             let size = if several { random.random_range(2..40) } else { 1 };
             let mut events: Vec<Sent> = Vec::new();
             for _ in 0..size {
@@ -228,6 +245,7 @@ impl Shared {
                     reservation: None,
                 });
                 if size == 1
+                    && self.kinds.holds
                     && random.random_bool(0.3)
                     && let Some(event) = events.last_mut()
                 {

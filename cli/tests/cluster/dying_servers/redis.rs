@@ -43,7 +43,7 @@ fn while_redis_is_away_events_can_be_recorded_and_limits_hold_again_afterwards()
     cluster.change("ON_COUNTER_OUTAGE", "record");
     let serving = cluster.serve();
     let users = make_users(&serving.api.http, 1, 0);
-    let load = Load::unlimited(&serving);
+    let load = Load::unlimited_without_holds(&serving);
     load.goes_on(EVENTS);
     cluster.servers.down(&["redis", "--kill"]);
     let retries = load.retries();
