@@ -32,7 +32,7 @@ impl Counting {
         let patience = self.serving.patience().min(IDLE_SYNC);
         let is_stopping = self.is_stopping();
         let patience = if is_stopping { Duration::ZERO } else { patience };
-        // Admissions that wait for counting have nobody else to wait for.
+        // Nobody waits for what is visible while admissions wait for what is counted.
         let at_once = is_stopping || self.serving.waits_for_counting();
         let whole = self.whole_flush();
         let mut stopping = self.stopping.clone();
