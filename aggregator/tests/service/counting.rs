@@ -163,7 +163,7 @@ async fn a_sync_that_failed_is_not_lost() {
 }
 
 #[tokio::test]
-async fn only_one_flush_is_counted_ahead_of_a_counter_that_fails() {
+async fn only_one_flush_is_counted_ahead_of_a_counter_that_does_not_answer() {
     let rig = Rig::new();
     let running = rig.start();
     rig.until_serving().await;
@@ -171,12 +171,12 @@ async fn only_one_flush_is_counted_ahead_of_a_counter_that_fails() {
     until("the counter is told", async || rig.counter_user().await.in_flight.is_empty()).await;
     let before = rig.faults.commits.load(Ordering::SeqCst);
     let commits = || rig.faults.commits.load(Ordering::SeqCst) - before;
-    rig.faults.syncs.store(u32::MAX, Ordering::SeqCst);
+    rig.faults.syncs_hang.store(true, Ordering::SeqCst);
     rig.append(numbered("e", 0..100_000)).await;
     until("two flushes are counted", async || commits() == 2).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(commits(), 2);
-    rig.faults.syncs.store(0, Ordering::SeqCst);
+    rig.faults.syncs_hang.store(false, Ordering::SeqCst);
     let told = async || rig.counter_user().await.ledger.totals.requests[0];
     until("the counter is told of all", async || told().await == 100_001).await;
     assert_eq!(commits(), 4);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aggregator::{Aggregator, Progress, Stopped};
@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) answers_lost: AtomicU32,
     pub(crate) stolen: AtomicU32,
     pub(crate) syncs: AtomicU32,
+    /// Whether a sync of totals gets no answer for now.
+    pub(crate) syncs_hang: AtomicBool,
     pub(crate) take_overs: AtomicU32,
     /// How many flushes were asked for.
     pub(crate) commits: AtomicU32,
@@ -309,7 +311,11 @@ struct FaultyCounter {
 #[async_trait]
 impl QuotaCounter for FaultyCounter {
     async fn sync(&self, synced: &Synced) -> Result<bool, Unavailable> {
-        if !synced.totals.is_empty() && takes_place(&self.faults.syncs) {
+        let tells_totals = !synced.totals.is_empty();
+        while tells_totals && self.faults.syncs_hang.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if tells_totals && takes_place(&self.faults.syncs) {
             return Err(fault());
         }
         self.counter.sync(synced).await
