@@ -14,6 +14,7 @@ use metering::quota::{
 use metering::time::{Clock, Period, Timestamp};
 use metering::usage::{IdDigest, Offset, Partition, Settled};
 
+use super::admitting::{Admitting, Decided};
 use super::coalescer::{Answer, Coalescer};
 use super::feed::{Feed, Voucher};
 use super::library::Function;
@@ -195,77 +196,6 @@ impl RedisQuotaCounter {
     }
 }
 
-/// The events of one request on their way through the counter, by their place in it.
-struct Admitting<'a> {
-    asked: &'a [Admission],
-    decided: Vec<Option<Decided>>,
-    /// Which still have no verdict.
-    waiting: Vec<usize>,
-    /// Which the counter cannot decide, and why the last of them.
-    without_counter: Vec<usize>,
-    away: Option<Unavailable>,
-}
-
-struct Decided {
-    verdict: Verdict,
-    under: EpochName,
-}
-
-/// Partition and nonce.
-type EpochName = (Partition, u64);
-
-impl<'a> Admitting<'a> {
-    fn of(asked: &'a [Admission]) -> Self {
-        Self {
-            asked,
-            decided: asked.iter().map(|_| None).collect(),
-            waiting: (0..asked.len()).collect(),
-            without_counter: Vec::new(),
-            away: None,
-        }
-    }
-
-    /// One for each epoch that decided something.
-    fn vouchers(&self) -> BTreeMap<EpochName, Voucher> {
-        let mut vouchers = BTreeMap::new();
-        for Decided { verdict, under: (partition, nonce) } in self.decided.iter().flatten() {
-            let admitted_at = match verdict {
-                Verdict::Granted(grant) | Verdict::Repeated(grant) => Some(grant.admitted_at),
-                Verdict::Conflict(_) | Verdict::Refused(..) | Verdict::UnknownUser => None,
-            };
-            let (partition, nonce) = (*partition, *nonce);
-            let first = Voucher { partition, nonce, admitted_at };
-            let voucher = vouchers.entry((partition, nonce)).or_insert(first);
-            voucher.admitted_at = voucher.admitted_at.max(admitted_at);
-        }
-        vouchers
-    }
-
-    /// What this epoch decided does not count.
-    fn withdraw(&mut self, epoch: EpochName, reason: Unavailable) {
-        for (place, decided) in self.decided.iter_mut().enumerate() {
-            if decided.take_if(|decided| decided.under == epoch).is_some() {
-                self.without_counter.push(place);
-            }
-        }
-        self.away = Some(reason);
-    }
-
-    fn asked_without_counter(&self) -> Vec<&'a Admission> {
-        self.without_counter.iter().filter_map(|place| self.asked.get(*place)).collect()
-    }
-
-    /// All verdicts in the order asked, with those that were decided without a counter.
-    fn verdicts(self, without_counter: Vec<Verdict>) -> Vec<Verdict> {
-        let mut verdicts: Vec<_> =
-            self.decided.into_iter().map(|decided| decided.map(|one| one.verdict)).collect();
-        for (place, verdict) in self.without_counter.into_iter().zip(without_counter) {
-            verdicts[place] = Some(verdict);
-        }
-        verdicts.into_iter().flatten().collect()
-    }
-}
-
 /// A month's settled entries, each once, in portions that fit into a call.
 pub(super) fn with_settled(month: &[u8], mut ids: Vec<IdDigest>) -> Vec<Vec<u8>> {
     if ids.is_empty() {
@@ -315,11 +245,13 @@ impl QuotaCounter for RedisQuotaCounter {
         }
         reached("counter::admitted").await;
         self.vouch(&mut admitting).await?;
-        if let (Some(outage), Some(_)) = (&self.outage, &admitting.away) {
-            let verdicts = outage.admit(&admitting.asked_without_counter()).await?;
-            return Ok(admitting.verdicts(verdicts));
-        }
-        Ok(admitting.verdicts(Vec::new()))
+        let without_counter = match (&self.outage, &admitting.away) {
+            (Some(outage), Some(why)) => {
+                outage.admit(&admitting.asked_without_counter(), why).await?
+            }
+            _ => Vec::new(),
+        };
+        Ok(admitting.verdicts(without_counter))
     }
 
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable> {

@@ -10,6 +10,7 @@
 //! All keys of a call carry the partition's hash tag (`{p17}`). Redis must run with
 //! `maxmemory-policy noeviction`: an entry that is evicted is room given away twice.
 
+mod admitting;
 mod audit;
 mod coalescer;
 mod counter;

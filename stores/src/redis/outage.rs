@@ -43,8 +43,15 @@ impl Outage {
         Self { jobs, clock }
     }
 
-    /// Verdicts in the order asked: granted without a counter, or no such user.
-    pub(super) async fn admit(&self, asked: &[&Admission]) -> Result<Vec<Verdict>, Unavailable> {
+    /// Verdicts in the order asked: granted without a counter, or no such user. Nobody else hears
+    /// why the counter could not give them.
+    pub(super) async fn admit(
+        &self,
+        asked: &[&Admission],
+        why: &Unavailable,
+    ) -> Result<Vec<Verdict>, Unavailable> {
+        metrics::counter!("tokenmeter_store_errors_total", "store" => why.store).increment(1);
+        tracing::debug!(%why, events = asked.len(), "admitted without a counter");
         let months = asked.iter().map(|one| (one.user_id, one.period)).collect();
         let (answer, answered) = oneshot::channel();
         let gone = "the task that reads for an outage has ended";
