@@ -12,10 +12,12 @@ use sqlx::Row as _;
 
 use super::Shared;
 use super::applying::read_totals;
-use super::stored::{Id, STORE, count, hexadecimal, partition, partition_number, unavailable};
+use super::stored::{
+    Id, LITERAL_BYTES, STORE, count, literals, partition, partition_number, unavailable,
+};
 
-/// Ids of one question: the server takes 128 KiB for a parameter.
-const IDS_MAX: usize = 3500;
+/// Ids of one question: the server takes 256 KiB for a statement (`max_query_size`).
+const IDS_MAX: usize = 240 * 1024 / LITERAL_BYTES;
 
 #[derive(Row, Deserialize)]
 struct FoundRow {
@@ -41,12 +43,9 @@ pub(super) async fn find(
     let mut newest: HashMap<IdDigest, Found> = HashMap::new();
     for ids in ids.chunks(IDS_MAX) {
         metrics::counter!("tokenmeter_id_index_lookups_total").increment(ids.len() as u64);
-        let select = shared
-            .clickhouse
-            .query(include_str!("sql/find_ids.sql"))
-            .param("ids", hexadecimal(ids))
-            .param("count", ids.len());
-        for row in shared.ask(select.fetch_all::<FoundRow>()).await? {
+        let select = include_str!("sql/find_ids.sql").replace("{ids}", &literals(ids));
+        let found = shared.clickhouse.query(&select).fetch_all::<FoundRow>();
+        for row in shared.ask(found).await? {
             let offset = Offset::new(row.log_offset);
             if !is_counted(Partition::new(row.log_partition), offset) {
                 continue;

@@ -19,6 +19,7 @@ macro_rules! ledger_lookup_contract {
                 a_counted_event_is_known_with_its_place_and_content,
                 the_same_id_of_another_user_is_another_event,
                 answers_come_in_the_order_asked,
+                a_question_may_be_as_large_as_many_requests,
                 a_reused_id_is_known_with_the_first_content,
                 a_retry_is_known_at_its_first_place,
                 whatever_was_committed_is_known_at_once,
@@ -64,6 +65,17 @@ pub(crate) async fn answers_come_in_the_order_asked(subject: &impl Subject) {
     let mut expected: Vec<_> = (0..20).rev().map(Some).collect();
     expected.insert(7, None);
     assert_eq!(offsets, expected);
+}
+
+pub(crate) async fn a_question_may_be_as_large_as_many_requests(subject: &impl Subject) {
+    let ledger = subject.ledger();
+    let events: Vec<_> = (0..10_000).map(|n| event(user(1), &format!("event {n}"))).collect();
+    // Every 999th, and so from all over the question.
+    counted(&*ledger, events.iter().step_by(999).cloned()).await;
+    let asked: Vec<_> = events.iter().map(key).collect();
+    let found = ledger.known(&asked).await.unwrap().found;
+    let known: Vec<_> = (0..10_000).filter(|n| found[*n].is_some()).collect();
+    assert_eq!(known, (0..10_000).step_by(999).collect::<Vec<_>>());
 }
 
 pub(crate) async fn a_reused_id_is_known_with_the_first_content(subject: &impl Subject) {
