@@ -28,3 +28,4 @@ pub mod postgres;
 pub mod record;
 pub mod redis;
 pub mod sqlite;
+mod together;

@@ -6,41 +6,43 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{Admission, Grant, QuotaSeeds, Terms, Totals, Verdict};
 use metering::time::{Clock, Period};
 use metering::usage::{Flag, Flags, TotalsAt};
-use tokio::sync::{mpsc, oneshot};
 
-use super::unavailable;
+use super::{STORE, unavailable};
+use crate::together::{Gathering, Together};
 
-/// Requests that share one read: while the counter is away each event needs one.
-const JOBS_MAX: usize = 256;
-
-/// Lets in by what the ledger and the accounts say.
-pub(super) struct Outage {
-    jobs: mpsc::Sender<Job>,
-    clock: Arc<dyn Clock>,
-}
+/// While the counter is away each event needs a read.
+const GATHERING: Gathering = Gathering { questions_max: 256, patience: Duration::ZERO };
 
 type UserMonth = (UserId, Period);
 
 /// Of who exists.
 type Found = HashMap<UserMonth, (Terms, TotalsAt)>;
 
-struct Job {
-    months: Vec<UserMonth>,
-    answer: oneshot::Sender<Result<Arc<Found>, Unavailable>>,
+/// Lets in by what the ledger and the accounts say.
+pub(super) struct Outage {
+    reads: Together<Vec<UserMonth>, Arc<Found>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Outage {
-    /// Starts the task that reads; it ends with the last sender.
+    /// Starts the task that reads; it ends with this.
     pub(super) fn start(seeds: Arc<dyn QuotaSeeds>, clock: Arc<dyn Clock>) -> Self {
-        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
-        tokio::spawn(read_what_waits(seeds, waiting));
-        Self { jobs, clock }
+        let read = move |months: Vec<Vec<UserMonth>>| {
+            let seeds = seeds.clone();
+            async move {
+                let all = months.iter().flatten().copied().collect();
+                let found = Arc::new(read(seeds.as_ref(), all).await?);
+                Ok(vec![found; months.len()])
+            }
+        };
+        Self { reads: Together::start(STORE, GATHERING, read), clock }
     }
 
     /// Verdicts in the order asked: granted without a counter, or no such user. Nobody else hears
@@ -53,10 +55,7 @@ impl Outage {
         metrics::counter!("tokenmeter_store_errors_total", "store" => why.store).increment(1);
         tracing::debug!(%why, events = asked.len(), "admitted without a counter");
         let months = asked.iter().map(|one| (one.user_id, one.period)).collect();
-        let (answer, answered) = oneshot::channel();
-        let gone = "the task that reads for an outage has ended";
-        self.jobs.send(Job { months, answer }).await.map_err(|_| unavailable(gone))?;
-        let found = answered.await.map_err(|_| unavailable(gone))??;
+        let found = self.reads.ask(months).await?;
         asked.iter().map(|one| self.verdict(one, &found)).collect()
     }
 
@@ -77,18 +76,6 @@ impl Outage {
             over_hold: 0,
             standing: terms.standing(used),
         }))
-    }
-}
-
-async fn read_what_waits(seeds: Arc<dyn QuotaSeeds>, mut waiting: mpsc::Receiver<Job>) {
-    let mut jobs = Vec::new();
-    while waiting.recv_many(&mut jobs, JOBS_MAX).await > 0 {
-        let months = jobs.iter().flat_map(|job| job.months.iter().copied()).collect();
-        let found = read(seeds.as_ref(), months).await.map(Arc::new);
-        for job in jobs.drain(..) {
-            // Whoever asked may have gone away.
-            drop(job.answer.send(found.clone()));
-        }
     }
 }
 

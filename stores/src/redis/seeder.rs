@@ -3,21 +3,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::QuotaSeeds;
 use metering::time::Period;
 use metering::usage::{Partition, TotalsAt};
-use tokio::sync::{mpsc, oneshot};
 
 use super::library::Function;
 use super::shared::{CALL_MAX, Shared};
-use super::unavailable;
-use super::wire;
+use super::{STORE, wire};
+use crate::together::{Gathering, Together};
 
-/// Requests that share one read.
-const JOBS_MAX: usize = 256;
+const GATHERING: Gathering = Gathering { questions_max: 256, patience: Duration::ZERO };
 
 /// Who and what must be read, and the nonce of the epoch that missed it: what is read is of use to
 /// that epoch only, for a later one may have counted further.
@@ -40,52 +39,32 @@ impl Missing {
 }
 
 /// Hands what is missing to the task that reads.
-pub(super) struct Seeder {
-    jobs: mpsc::Sender<Job>,
-}
-
-struct Job {
-    missing: Missing,
-    answer: oneshot::Sender<Result<Arc<HashSet<UserId>>, Unavailable>>,
-}
+pub(super) struct Seeder(Together<Missing, Arc<HashSet<UserId>>>);
 
 /// What Redis is to take over, by partition and nonce.
 type Found = BTreeMap<(Partition, u64), Vec<Vec<u8>>>;
 
 impl Seeder {
-    /// Starts the task; it ends with the last sender.
+    /// Starts the task; it ends with this.
     pub(super) fn start(shared: Arc<Shared>, seeds: Arc<dyn QuotaSeeds>) -> Self {
-        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
-        tokio::spawn(seed_what_waits(shared, seeds, waiting));
-        Self { jobs }
+        let seed = move |waiting: Vec<Missing>| {
+            let (shared, seeds) = (shared.clone(), seeds.clone());
+            async move {
+                let mut missing = Missing::default();
+                for one in &waiting {
+                    missing.terms.extend(&one.terms);
+                    missing.totals.extend(&one.totals);
+                }
+                let unknown = Arc::new(seed(&shared, seeds.as_ref(), &missing).await?);
+                Ok(vec![unknown; waiting.len()])
+            }
+        };
+        Self(Together::start(STORE, GATHERING, seed))
     }
 
     /// Reads and sets what is missing; answers who does not exist.
     pub(super) async fn seed(&self, missing: Missing) -> Result<Arc<HashSet<UserId>>, Unavailable> {
-        let (answer, answered) = oneshot::channel();
-        let gone = "the task that reads seeds has ended";
-        self.jobs.send(Job { missing, answer }).await.map_err(|_| unavailable(gone))?;
-        answered.await.map_err(|_| unavailable(gone))?
-    }
-}
-
-async fn seed_what_waits(
-    shared: Arc<Shared>,
-    seeds: Arc<dyn QuotaSeeds>,
-    mut waiting: mpsc::Receiver<Job>,
-) {
-    let mut jobs = Vec::new();
-    while waiting.recv_many(&mut jobs, JOBS_MAX).await > 0 {
-        let mut missing = Missing::default();
-        for job in &jobs {
-            missing.terms.extend(&job.missing.terms);
-            missing.totals.extend(&job.missing.totals);
-        }
-        let unknown = seed(&shared, seeds.as_ref(), &missing).await.map(Arc::new);
-        for job in jobs.drain(..) {
-            // Whoever asked may have gone away.
-            drop(job.answer.send(unknown.clone()));
-        }
+        self.0.ask(missing).await
     }
 }
 
