@@ -10,6 +10,7 @@ state=${TOKENMETER_LOCAL_STATE:-$here/.state}
 port_base=17000
 brokers=1
 redis_persistence=aof
+kafka_jit=quick
 replica=no
 purge=no
 signal=TERM
@@ -33,6 +34,7 @@ SERVER: postgres, redis, redis-replica, clickhouse, kafka (all brokers), kafka-1
                                (or TOKENMETER_LOCAL_PORT_BASE; default 17000)
   --brokers 1|3                Kafka brokers (default 1)
   --redis-persistence aof|none append-only file with appendfsync everysec (default), or nothing
+  --kafka-jit quick|full       Java's first compiler alone (default), or the optimising one too: better after a minute
   --replica                    a second Redis, replicating the first
   --kill                       down: kill -9 at once
   --purge                      down: remove the data too
@@ -53,7 +55,7 @@ parse_options() {
     option=$1
     # shellcheck disable=SC2034 # `purge` is read by `down`
     case $option in
-    --state | --port-base | --brokers | --redis-persistence)
+    --state | --port-base | --brokers | --redis-persistence | --kafka-jit)
       [ $# -ge 2 ] || die "$option needs a value"
       value=$2
       shift
@@ -62,6 +64,7 @@ parse_options() {
     --port-base) given+=("port_base=$value") ;;
     --brokers) given+=("brokers=$value") ;;
     --redis-persistence) given+=("redis_persistence=$value") ;;
+    --kafka-jit) given+=("kafka_jit=$value") ;;
     --replica) given+=("replica=yes") ;;
     --kill) signal=KILL ;;
     --purge) purge=yes ;;
@@ -98,6 +101,12 @@ adopt() {
     [ ! -e "$state/kafka-1" ] || die "Kafka's state was made with --port-base $port_base: \`down --purge\` first"
     ;;
   brokers) [ ! -e "$state/kafka-1" ] || die "the state was made with --brokers $brokers: \`down --purge\` first" ;;
+  kafka_jit)
+    local broker
+    for broker in $(broker_names); do
+      ! alive "$broker" || die "$broker runs with --kafka-jit $kafka_jit: \`down kafka\` first"
+    done
+    ;;
   redis_persistence) ! alive redis || die "redis runs with --redis-persistence $redis_persistence: \`down redis\` first" ;;
   esac
   printf -v "$name" %s "$value"
@@ -109,6 +118,7 @@ check_settings() {
   fi
   [[ $brokers =~ ^[13]$ ]] || die "--brokers $brokers: 1 or 3"
   [[ $redis_persistence =~ ^(aof|none)$ ]] || die "--redis-persistence $redis_persistence: aof or none"
+  [[ $kafka_jit =~ ^(quick|full)$ ]] || die "--kafka-jit $kafka_jit: quick or full"
 }
 
 all_names() {
@@ -141,7 +151,7 @@ expand_names() {
 
 remember_settings() {
   printf '%s=%s\n' port_base "$port_base" brokers "$brokers" \
-    redis_persistence "$redis_persistence" replica "$replica" >"$state/settings"
+    redis_persistence "$redis_persistence" kafka_jit "$kafka_jit" replica "$replica" >"$state/settings"
 }
 
 # For a shell (`set -a; . FILE; set +a`) and for programs that read lines of NAME=value.

@@ -34,13 +34,15 @@ kafka_download() {
 }
 
 kafka_start() {
-  local name=$1 folder=$state/$1 java
+  local name=$1 folder=$state/$1 java jit=()
   java=$(kafka_java)
+  # For a broker that runs some minutes the optimising compiler takes more of the machine than its code
+  # gives back.
+  [ "$kafka_jit" = full ] || jit=(-XX:TieredStopAtLevel=1)
   mkdir -p "$folder"
   kafka_properties "$name" >"$folder/server.properties"
   # Formatting is a JVM of its own: each broker's runs beside the others'. The shell then becomes the
-  # broker, so that the pid stays. For a broker that runs some minutes the optimising compiler takes
-  # more of the machine than its code gives back.
+  # broker, so that the pid stays.
   # shellcheck disable=SC2016
   spawn "$name" bash -euc '
     folder=$1 cluster_id=$2 java=("${@:3}")
@@ -51,7 +53,7 @@ kafka_start() {
       : >"$folder/complete"
     fi
     exec "${java[@]}" -Xms64m -Xmx512m kafka.Kafka "$folder/server.properties"
-  ' kafka "$folder" "$kafka_cluster_id" "$java" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true \
+  ' kafka "$folder" "$kafka_cluster_id" "$java" -XX:+UseSerialGC ${jit[@]+"${jit[@]}"} -Djava.awt.headless=true \
     "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$(kafka_jars)/*"
 }
 
