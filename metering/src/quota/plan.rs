@@ -1,5 +1,6 @@
 //! Plans and the terms that a user is on.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ impl PlanName {
 
     /// As the catalogue writes it.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for PlanName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -1,5 +1,6 @@
 //! A usage event: one model call of one user. A fact, never changed.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -170,6 +171,12 @@ impl ModelName {
 
     /// As the client wrote it.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ModelName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -16,7 +16,7 @@ use super::membership::Membership;
 use super::offsets::Generation;
 use super::settings::{KafkaSettings, QUERY_TIMEOUT};
 use super::{NOT_LOG_TIME, unavailable};
-use crate::record;
+use crate::record::{self, Names};
 
 /// An assignment starts to be fetched a moment after it is known; until then it cannot be sought.
 const SEEK_PAUSE: Duration = Duration::from_millis(10);
@@ -115,12 +115,14 @@ impl Reader {
         let Some(mut stand) = self.stand else {
             return Err(unavailable("it was not sought"));
         };
-        let mut records = Vec::new();
+        let (mut records, mut names) = (Vec::new(), Names::default());
         while records.len() < records_max {
             let Some(polled) = self.queue.poll(Duration::ZERO) else { break };
             let read = polled
                 .map_err(|error| refusal(&self.topic, self.partition, stand.next, &error))
-                .and_then(|message| self.topic.read(self.partition, stand.next, &message));
+                .and_then(|message| {
+                    self.topic.read(self.partition, stand.next, &message, &mut names)
+                });
             match read {
                 Ok(record) => records.push(record),
                 // What came before is good; the error is met again where it stands.
@@ -151,6 +153,7 @@ impl Topic {
         partition: Partition,
         expected: i64,
         message: &BorrowedMessage<'_>,
+        names: &mut Names,
     ) -> Result<LogRecord, Unavailable> {
         let offset = self.generation.offset(message.offset())?;
         if message.offset() != expected {
@@ -162,7 +165,7 @@ impl Topic {
         let KafkaTime::LogAppendTime(millis @ 0..) = message.timestamp() else {
             return Err(unavailable(NOT_LOG_TIME));
         };
-        let payload = record::payload(message.payload().unwrap_or_default());
+        let payload = record::payload(message.payload().unwrap_or_default(), names);
         Ok(LogRecord { offset, log_time: Timestamp::from_millis(millis), payload })
     }
 

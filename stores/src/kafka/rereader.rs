@@ -12,6 +12,7 @@ use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use super::client::Plain;
 use super::reader::{Topic, check_range, refusal};
 use super::unavailable;
+use crate::record::Names;
 
 /// Gives up when no record comes for so long, though there are some.
 const STALLED: Duration = Duration::from_secs(10);
@@ -86,7 +87,7 @@ fn read(
     (partition, start): (Partition, i64),
     count: usize,
 ) -> Result<Vec<LogRecord>, Unavailable> {
-    let mut records = Vec::with_capacity(count);
+    let (mut records, mut names) = (Vec::with_capacity(count), Names::default());
     let mut next = start;
     let mut last_came = Instant::now();
     while records.len() < count {
@@ -94,7 +95,7 @@ fn read(
             // What an earlier assignment left in the queue.
             Some(Ok(message)) if !is_of(partition, message.partition()) => {}
             Some(Ok(message)) => {
-                records.push(topic.read(partition, next, &message)?);
+                records.push(topic.read(partition, next, &message, &mut names)?);
                 next += 1;
                 last_came = Instant::now();
             }

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use metering::accounts::UserId;
-use metering::quota::PlanName;
 use metering::time::Timestamp;
 use metering::usage::{
-    AdmittedEvent, ContentDigest, EventId, Flags, Horizon, IdDigest, IdOrigin, Metadata, ModelName,
+    AdmittedEvent, ContentDigest, EventId, Flags, Horizon, IdDigest, IdOrigin, Metadata,
     RequestType, ReservationId, Tick, TokenCounts, UsageEvent,
 };
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::{TICK_VERSION, Undecodable, VERSION, number};
+use super::{Names, TICK_VERSION, Undecodable, VERSION, number};
 
 /// What was found of each field, borrowed from the record. Of a field that stands twice the last
 /// one counts, as Protobuf has it.
@@ -106,7 +105,7 @@ impl<'a> Fields<'a> {
         (self.version == TICK_VERSION).then_some(Tick { horizon })
     }
 
-    pub(super) fn into_event(self) -> Result<AdmittedEvent, Undecodable> {
+    pub(super) fn into_event(self, names: &mut Names) -> Result<AdmittedEvent, Undecodable> {
         if self.version != VERSION {
             return Err(Undecodable(format!("version {} is not known", self.version)));
         }
@@ -120,7 +119,7 @@ impl<'a> Fields<'a> {
                 other => return Err(wrong("id_origin", other)),
             },
             request_type: request_type(self.request_type)?,
-            model: ModelName::new(text("model", self.model)?),
+            model: names.model(text("model", self.model)?),
             tokens: TokenCounts {
                 prompt: count("prompt_tokens", self.prompt_tokens)?,
                 completion: count("completion_tokens", self.completion_tokens)?,
@@ -146,7 +145,7 @@ impl<'a> Fields<'a> {
             event,
             id_digest: IdDigest(array("id_digest", self.id_digest)?),
             content_digest: ContentDigest(array("content_digest", self.content_digest)?),
-            plan: PlanName::new(text("plan", self.plan)?),
+            plan: names.plan(text("plan", self.plan)?),
             admitted_at: time("admitted_at", self.admitted_at)?,
             flags: u8::try_from(self.flags)
                 .map(Flags::from_bits)

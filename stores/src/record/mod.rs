@@ -5,6 +5,7 @@
 //! derived message, byte by byte.
 
 mod fields;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use metering::usage::{AdmittedEvent, Horizon, IdOrigin, Payload, Tick};
 use prost::encoding::{WireType, encode_varint};
 
 use fields::Fields;
+pub use names::Names;
 
 /// The version that is written. Readers set aside every other one.
 const VERSION: u64 = 1;
@@ -111,11 +113,12 @@ pub fn encode_tick(tick: Tick, into: &mut Vec<u8>) {
     }
 }
 
-/// Reads a record's value, whatever it holds.
-pub fn payload(value: &[u8]) -> Payload {
+/// Reads a record's value, whatever it holds. It shares its names with the records that were read with
+/// the same `names`.
+pub fn payload(value: &[u8], names: &mut Names) -> Payload {
     let read = Fields::read(value).and_then(|fields| match fields.tick() {
         Some(tick) => Ok(Payload::Tick(tick)),
-        None => fields.into_event().map(|event| Payload::Event(Box::new(event))),
+        None => fields.into_event(names).map(|event| Payload::Event(Box::new(event))),
     });
     read.unwrap_or_else(|error| Payload::Undecodable {
         bytes: value.to_vec(),
@@ -128,7 +131,7 @@ pub fn payload(value: &[u8]) -> Payload {
 /// # Errors
 /// [`Undecodable`] says which field is wrong.
 pub fn decode(value: &[u8]) -> Result<AdmittedEvent, Undecodable> {
-    Fields::read(value)?.into_event()
+    Fields::read(value)?.into_event(&mut Names::default())
 }
 
 /// A number; left out when it is 0, as proto3 has it.

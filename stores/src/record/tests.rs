@@ -10,7 +10,7 @@ use metering::usage::{
 use proptest::prelude::*;
 use prost::Message;
 
-use super::{decode, encode, encode_delimited, encode_tick, payload, split_delimited};
+use super::{Names, decode, encode, encode_delimited, encode_tick, payload, split_delimited};
 
 /// The message of `proto/usage_event.proto` as prost itself derives it.
 #[derive(Clone, PartialEq, Message)]
@@ -134,6 +134,14 @@ fn full() -> AdmittedEvent {
     full.over_hold = 300;
     full.content_digest = full.event.content_digest();
     full
+}
+
+/// A model that has the name of the other event's plan, and the other way round.
+fn other_names() -> AdmittedEvent {
+    let mut other = full();
+    other.event.model = ModelName::new(full().plan.as_str());
+    other.plan = PlanName::new(full().event.model.as_str());
+    other
 }
 
 fn encoded(admitted: &AdmittedEvent) -> Vec<u8> {
@@ -275,13 +283,26 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn a_tick_is_told_from_an_event_and_from_what_nobody_knows() {
+    let mut names = Names::default();
     for horizon in [Horizon::Ever, Horizon::Within(Duration::from_secs(86_400))] {
         let mut value = Vec::new();
         encode_tick(Tick { horizon }, &mut value);
-        assert_eq!(payload(&value), Payload::Tick(Tick { horizon }));
+        assert_eq!(payload(&value, &mut names), Payload::Tick(Tick { horizon }));
         assert!(decode(&value).is_err(), "it holds no event");
     }
-    assert_eq!(payload(&encoded(&full())), Payload::Event(Box::new(full())));
     let unknown = [0x08, 0x03];
-    assert!(matches!(payload(&unknown), Payload::Undecodable { .. }));
+    assert!(matches!(payload(&unknown, &mut names), Payload::Undecodable { .. }));
+}
+
+#[test]
+fn records_that_are_read_together_share_their_names() {
+    let mut names = Names::default();
+    let mut read = |event: &AdmittedEvent| match payload(&encoded(event), &mut names) {
+        Payload::Event(read) if *read == *event => read,
+        other => panic!("{event:?} was read as {other:?}"),
+    };
+    let (first, other, again) = (read(&full()), read(&other_names()), read(&full()));
+    assert!(std::ptr::eq(first.event.model.as_str(), again.event.model.as_str()));
+    assert!(std::ptr::eq(first.plan.as_str(), again.plan.as_str()));
+    assert_ne!((&first.event.model, &first.plan), (&other.event.model, &other.plan));
 }

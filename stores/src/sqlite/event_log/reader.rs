@@ -8,7 +8,7 @@ use metering::usage::{LogRecord, Offset, Payload};
 use rusqlite::Connection;
 
 use super::{stopped, unavailable};
-use crate::record;
+use crate::record::{self, Names};
 
 /// The reading connection: one read at a time.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Reader {
         let mut rows = segments.query([from.number(), end.number()]).map_err(unavailable)?;
         let count = end.number().saturating_sub(from.number());
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(records_max);
-        let mut records = Vec::with_capacity(count);
+        let (mut records, mut names) = (Vec::with_capacity(count), Names::default());
         let mut expected = None;
         while records.len() < count {
             let Some(row) = rows.next().map_err(unavailable)? else {
@@ -60,7 +60,7 @@ impl Reader {
                 return Err(unavailable(format!("it has a gap at {at}")));
             }
             expected = Some(segment.end());
-            segment.take(from, count, &mut records);
+            segment.take(from, count, &mut names, &mut records);
         }
         Ok(records)
     }
@@ -80,7 +80,7 @@ impl Segment<'_> {
     }
 
     /// Adds its records from `from` on, until there are `count`.
-    fn take(&self, from: Offset, count: usize, into: &mut Vec<LogRecord>) {
+    fn take(&self, from: Offset, count: usize, names: &mut Names, into: &mut Vec<LogRecord>) {
         let mut stream = self.body;
         for place in 0..self.records {
             if into.len() >= count {
@@ -90,7 +90,7 @@ impl Segment<'_> {
             let rest = stream;
             let payload = match record::split_delimited(&mut stream) {
                 Ok(_) if offset < from => continue,
-                Ok(value) => record::payload(value),
+                Ok(value) => record::payload(value, names),
                 Err(error) => {
                     // Where the next record begins is lost: the rest of the segment is one dead
                     // letter, and each record after it an empty one, so that offsets stay dense.
