@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::accounting::{Record, Room};
+use super::condition::{Condition, has_leaders};
 use super::lanes::{Lanes, Next};
 use super::settings::{KafkaSettings, LOST};
 use super::{NOT_LOG_TIME, client, unavailable};
@@ -26,9 +27,10 @@ pub(super) type Producer = BaseProducer<Deliveries>;
 /// Sends a producer's records, and receives its delivery reports.
 pub(super) struct Deliveries {
     topic: String,
-    /// Whether the last record failed: shared by all producers of a log.
-    failing: Arc<AtomicBool>,
-    /// Since when no record has come through, as long as they time out.
+    condition: Arc<Condition>,
+    /// Whether a record has come to its end lately.
+    reported: AtomicBool,
+    /// Since when nobody has been reached.
     silent_since: Mutex<Option<Instant>>,
     /// Set once the producer will never send again.
     pub(super) fatal: AtomicBool,
@@ -58,12 +60,13 @@ pub(super) struct Letter {
 pub(super) fn start(
     settings: &KafkaSettings,
     config: &ClientConfig,
-    failing: &Arc<AtomicBool>,
+    condition: &Arc<Condition>,
 ) -> Result<Arc<Producer>, KafkaError> {
     let partitions = usize::try_from(settings.partitions.get()).unwrap_or(usize::MAX);
     let deliveries = Deliveries {
         topic: settings.topic.clone(),
-        failing: failing.clone(),
+        condition: condition.clone(),
+        reported: AtomicBool::new(false),
         silent_since: Mutex::default(),
         fatal: AtomicBool::new(false),
         room: Arc::new(Room::default()),
@@ -132,29 +135,51 @@ impl Deliveries {
 
     /// Takes note of an error; answers what is said of the record.
     fn failed(&self, error: &KafkaError) -> Unavailable {
-        let is_first = !self.failing.swap(true, Ordering::Relaxed);
         let code = error.rdkafka_error_code();
-        let is_the_end = match code {
-            Some(RDKafkaErrorCode::Fatal) => true,
-            Some(RDKafkaErrorCode::MessageTimedOut) => self.has_lost_the_brokers(is_first),
-            _ => false,
-        };
-        if is_the_end {
-            self.fatal.store(true, Ordering::Relaxed);
+        match code {
+            Some(RDKafkaErrorCode::MessageTimedOut) => self.reached_nobody(),
+            Some(RDKafkaErrorCode::Fatal) => {
+                self.condition.refused();
+                self.fatal.store(true, Ordering::Relaxed);
+            }
+            _ => self.condition.refused(),
         }
         metrics::counter!("tokenmeter_log_produce_errors_total", "reason" => label(code))
             .increment(1);
         unavailable(error)
     }
 
-    /// A record has timed out, the first one or after others. If one partition's leader is away, those
-    /// of the others come through in between.
-    fn has_lost_the_brokers(&self, is_first: bool) -> bool {
+    /// A record has timed out, or nobody has answered a look, for the first time or again. If one
+    /// partition's leader is away, records of the others come through in between.
+    fn reached_nobody(&self) {
+        let is_first = self.condition.is_away();
         let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
         if is_first {
             *since = None;
         }
-        since.get_or_insert_with(Instant::now).elapsed() > LOST
+        if since.get_or_insert_with(Instant::now).elapsed() > LOST {
+            self.fatal.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks whether the brokers are there, unless a record has come to its end since the last time:
+    /// that has told more. Blocks.
+    pub(super) fn look_when_idle(&self, producer: &Producer) {
+        if self.reported.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        match has_leaders(producer, &self.topic) {
+            Ok(true) => self.condition.is_there(),
+            // Some records would not come through. Another producer would not help.
+            Ok(false) => {
+                self.condition.is_away();
+                *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a look at the event log's brokers");
+                self.reached_nobody();
+            }
+        }
     }
 }
 
@@ -198,10 +223,11 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Record>;
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, record: Box<Record>) {
+        self.reported.store(true, Ordering::Relaxed);
         let outcome = match delivered {
             Ok(message) => match message.timestamp() {
                 KafkaTime::LogAppendTime(millis) if millis >= 0 => {
-                    self.failing.store(false, Ordering::Relaxed);
+                    self.condition.took();
                     Ok(Timestamp::from_millis(millis))
                 }
                 // The broker says so too of a repeat so old that it knows no time for it: stored,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use metering::Unavailable;
@@ -16,8 +16,9 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::Producer as _;
 
 use super::accounting::{Record, Request};
+use super::condition::Condition;
 use super::deliveries::{Letter, Outgoing, Producer, start};
-use super::settings::{KafkaSettings, MESSAGE_TIMEOUT, SettingError};
+use super::settings::{KafkaSettings, LOOK_AGAIN, LOOK_EVERY, MESSAGE_TIMEOUT, SettingError};
 use super::unavailable;
 use crate::failpoints::reached;
 use crate::record;
@@ -25,9 +26,9 @@ use crate::record;
 /// How long the thread listens before it looks whether it is to stop.
 const LISTEN: Duration = Duration::from_millis(100);
 
-/// Reports come within twice `MESSAGE_TIMEOUT`, of the batch before and of its own, and the library's
-/// second of grace. This only ends the wait for one that never comes.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reports come within twice `MESSAGE_TIMEOUT`, of the batch before and of its own, the library's
+/// second of grace, and that of a look. This only ends the wait for one that never comes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The cluster's event log in one Kafka topic.
 ///
@@ -47,7 +48,7 @@ struct Shared {
     settings: KafkaSettings,
     config: ClientConfig,
     producer: RwLock<Arc<Producer>>,
-    failing: Arc<AtomicBool>,
+    condition: Arc<Condition>,
     stopped: AtomicBool,
 }
 
@@ -64,14 +65,14 @@ impl KafkaEventLog {
     /// [`SettingError`]: an option is not the caller's, or the library refuses one.
     pub fn open(settings: &KafkaSettings) -> Result<Self, SettingError> {
         let config = settings.producer()?;
-        let failing = Arc::new(AtomicBool::new(false));
-        let producer = RwLock::new(start(settings, &config, &failing)?);
+        let condition = Arc::new(Condition::default());
+        let producer = RwLock::new(start(settings, &config, &condition)?);
         let shared = Arc::new(Shared {
             topic: settings.topic.clone(),
             settings: settings.clone(),
             config,
             producer,
-            failing,
+            condition,
             stopped: AtomicBool::new(false),
         });
         let listening = shared.clone();
@@ -82,9 +83,10 @@ impl KafkaEventLog {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Whether the last record that came to an end failed, so that the next probably does too.
+    /// Whether the last record that came to an end failed, so that the next probably does too. While
+    /// there are none, whether the brokers are away, or a partition has no leader.
     pub fn is_failing(&self) -> bool {
-        self.shared.failing.load(Ordering::Relaxed)
+        self.shared.condition.is_failing()
     }
 
     /// Describes this log's metrics, and those of its source.
@@ -192,11 +194,18 @@ impl Draft {
 }
 
 impl Shared {
-    /// Hears delivery reports until the log is dropped.
+    /// Hears delivery reports until the log is dropped. Without any it looks now and then whether the
+    /// brokers are there.
     fn listen(&self) {
+        let mut looked = Instant::now();
         while !self.stopped.load(Ordering::Relaxed) {
             let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
             producer.poll(LISTEN);
+            let pause = if self.condition.is_failing() { LOOK_AGAIN } else { LOOK_EVERY };
+            if looked.elapsed() > pause {
+                producer.context().look_when_idle(&producer);
+                looked = Instant::now();
+            }
             if producer.context().fatal.load(Ordering::Relaxed) {
                 self.replace(producer);
             }
@@ -210,7 +219,7 @@ impl Shared {
     /// Puts a new producer in the place of one that cannot go on. All that is on its way through the
     /// old one fails when it is dropped: here, in the thread, because that takes a moment.
     fn replace(&self, dead: Arc<Producer>) {
-        match start(&self.settings, &self.config, &self.failing) {
+        match start(&self.settings, &self.config, &self.condition) {
             Ok(fresh) => {
                 let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
                 *producer = fresh;
@@ -269,7 +278,6 @@ impl std::fmt::Debug for KafkaEventLog {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Instant;
 
     use super::*;
 

@@ -12,6 +12,7 @@
 mod accounting;
 mod admin;
 mod client;
+mod condition;
 mod deliveries;
 mod ends;
 mod event_log;

@@ -85,6 +85,16 @@ pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// and never looks for them again (<https://github.com/confluentinc/librdkafka/issues/5301>).
 pub(super) const LOST: Duration = Duration::from_secs(10);
 
+/// How often a producer that sends nothing is asked whether its brokers are there. More often finds
+/// out sooner, and is a request more for each process.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The same once they are away.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long they may take to answer. Delivery reports wait meanwhile.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long the broker gathers records for a fetch: counting them in larger portions takes less of
 /// its time, and of ours. A partition that is sought waits for the fetch before.
 const FETCH_WAIT: Duration = Duration::from_millis(50);

@@ -45,6 +45,33 @@ async fn a_cluster_that_named_no_broker_for_a_moment_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_log_without_records_tells_whether_its_brokers_are_there() {
+    let mut settings = KafkaSettings::new("");
+    settings.partitions = std::num::NonZeroU32::MIN;
+    let broker = SmallBroker::start(&settings.topic, 1);
+    settings.brokers = broker.address();
+    let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
+    let source = KafkaEventSource::observe(&settings, log.clone(), None).unwrap();
+    source.tick(PARTITION, Tick { horizon: Horizon::Ever }).await.unwrap();
+    assert!(!log.is_failing());
+    broker.fence(true);
+    until(async || log.is_failing()).await;
+    broker.fence(false);
+    until(async || !log.is_failing()).await;
+}
+
+#[tokio::test]
+async fn a_log_without_records_tells_of_a_partition_without_a_leader() {
+    let mut settings = KafkaSettings::new("");
+    settings.partitions = std::num::NonZeroU32::new(2).unwrap();
+    // The second partition has none.
+    let broker = SmallBroker::start(&settings.topic, 2);
+    settings.brokers = broker.address();
+    let log = KafkaEventLog::open(&settings).unwrap();
+    until(async || log.is_failing()).await;
+}
+
+#[tokio::test]
 async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
     let mut settings = KafkaSettings::new("");
     settings.partitions = std::num::NonZeroU32::new(2).unwrap();
