@@ -183,7 +183,8 @@ fn health(log: &Arc<KafkaEventLog>, counter: &Arc<RedisQuotaCounter>) -> Vec<Arc
     let (log, counter) = (log.clone(), counter.clone());
     vec![
         Arc::new(StoreHealth::new("event_log", move || {
-            log.is_failing().then_some("appends fail, or its brokers are away: tracking answers 503")
+            log.is_failing()
+                .then_some("appends fail, or its brokers are away: tracking answers 503")
         })),
         Arc::new(StoreHealth::new("epochs", move || {
             (!counter.in_touch()).then_some("a replaced counter may be heard of late")
