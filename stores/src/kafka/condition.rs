@@ -24,21 +24,22 @@ impl Condition {
     }
 
     /// A record came through.
-    pub(super) fn took(&self) {
+    pub(super) fn came_through(&self) {
         self.away.store(false, Ordering::Relaxed);
         self.refusing.store(false, Ordering::Relaxed);
     }
 
     /// The brokers are there, with a leader for each partition.
-    pub(super) fn is_there(&self) {
+    pub(super) fn found(&self) {
         self.away.store(false, Ordering::Relaxed);
     }
 
     /// Nobody was reached; answers whether somebody was until now.
-    pub(super) fn is_away(&self) -> bool {
+    pub(super) fn lost(&self) -> bool {
         !self.away.swap(true, Ordering::Relaxed)
     }
 
+    /// The brokers did not take a record, whatever its reason.
     pub(super) fn refused(&self) {
         self.refusing.store(true, Ordering::Relaxed);
     }

@@ -152,7 +152,7 @@ impl Deliveries {
     /// A record has timed out, or nobody has answered a look, for the first time or again. If one
     /// partition's leader is away, records of the others come through in between.
     fn reached_nobody(&self) {
-        let is_first = self.condition.is_away();
+        let is_first = self.condition.lost();
         let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
         if is_first {
             *since = None;
@@ -169,10 +169,10 @@ impl Deliveries {
             return;
         }
         match has_leaders(producer, &self.topic) {
-            Ok(true) => self.condition.is_there(),
+            Ok(true) => self.condition.found(),
             // Some records would not come through. Another producer would not help.
             Ok(false) => {
-                self.condition.is_away();
+                self.condition.lost();
                 *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             Err(error) => {
@@ -227,7 +227,7 @@ impl ProducerContext for Deliveries {
         let outcome = match delivered {
             Ok(message) => match message.timestamp() {
                 KafkaTime::LogAppendTime(millis) if millis >= 0 => {
-                    self.condition.took();
+                    self.condition.came_through();
                     Ok(Timestamp::from_millis(millis))
                 }
                 // The broker says so too of a repeat so old that it knows no time for it: stored,

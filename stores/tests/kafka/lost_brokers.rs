@@ -1,6 +1,7 @@
 //! Brokers that are away: all of them, or those of some partitions.
 
 use std::net::TcpListener;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,16 +23,22 @@ async fn until(holds: impl AsyncFn() -> bool) {
     tokio::time::timeout(PATIENCE, held).await.unwrap();
 }
 
+/// A cluster of one broker, and a log in it.
+fn cluster_of_one(partitions: u32) -> (SmallBroker, KafkaSettings) {
+    let mut settings = KafkaSettings::new("");
+    settings.partitions = NonZeroU32::new(partitions).unwrap();
+    let broker = SmallBroker::start(&settings.topic, i32::try_from(partitions).unwrap());
+    settings.brokers = broker.address();
+    (broker, settings)
+}
+
 #[tokio::test]
 async fn a_cluster_that_named_no_broker_for_a_moment_is_found_again() {
-    let mut settings = KafkaSettings::new("");
-    settings.partitions = std::num::NonZeroU32::MIN;
+    let (broker, mut settings) = cluster_of_one(1);
     // So that each client asks within the moment.
     settings
         .client_options
         .insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
-    let broker = SmallBroker::start(&settings.topic, 1);
-    settings.brokers = broker.address();
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log, None).unwrap();
     let tick = Tick { horizon: Horizon::Ever };
@@ -47,10 +54,7 @@ async fn a_cluster_that_named_no_broker_for_a_moment_is_found_again() {
 
 #[tokio::test]
 async fn a_log_without_records_tells_whether_its_brokers_are_there() {
-    let mut settings = KafkaSettings::new("");
-    settings.partitions = std::num::NonZeroU32::MIN;
-    let broker = SmallBroker::start(&settings.topic, 1);
-    settings.brokers = broker.address();
+    let (broker, settings) = cluster_of_one(1);
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log.clone(), None).unwrap();
     source.tick(PARTITION, Tick { horizon: Horizon::Ever }).await.unwrap();
@@ -63,21 +67,15 @@ async fn a_log_without_records_tells_whether_its_brokers_are_there() {
 
 #[tokio::test]
 async fn a_log_without_records_tells_of_a_partition_without_a_leader() {
-    let mut settings = KafkaSettings::new("");
-    settings.partitions = std::num::NonZeroU32::new(2).unwrap();
     // The second partition has none.
-    let broker = SmallBroker::start(&settings.topic, 2);
-    settings.brokers = broker.address();
+    let (_broker, settings) = cluster_of_one(2);
     let log = KafkaEventLog::open(&settings).unwrap();
     until(async || log.is_failing()).await;
 }
 
 #[tokio::test]
 async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
-    let mut settings = KafkaSettings::new("");
-    settings.partitions = std::num::NonZeroU32::new(2).unwrap();
-    let broker = SmallBroker::start(&settings.topic, 2);
-    settings.brokers = broker.address();
+    let (_broker, settings) = cluster_of_one(2);
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log, None).unwrap();
     for _ in 0..2 {
@@ -94,13 +92,10 @@ async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
 
 #[tokio::test]
 async fn a_leader_out_of_reach_does_not_hide_the_end_of_another_partition() {
-    let mut settings = KafkaSettings::new("");
-    settings.partitions = std::num::NonZeroU32::new(3).unwrap();
     // Bound, so that nobody else is there; it never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let broker = SmallBroker::start(&settings.topic, 3);
+    let (broker, settings) = cluster_of_one(3);
     broker.others_are_led_by(silent.local_addr().unwrap());
-    settings.brokers = broker.address();
     let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
     let source = KafkaEventSource::observe(&settings, log, None).unwrap();
     for _ in 0..2 {
