@@ -138,9 +138,13 @@ impl Deliveries {
         let code = error.rdkafka_error_code();
         match code {
             Some(RDKafkaErrorCode::MessageTimedOut) => self.reached_nobody(),
+            // Another producer takes its place, and looks.
             Some(RDKafkaErrorCode::Fatal) => {
-                self.condition.refused();
+                self.condition.lost();
                 self.fatal.store(true, Ordering::Relaxed);
+            }
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
+                self.condition.lost();
             }
             _ => self.condition.refused(),
         }

@@ -306,6 +306,10 @@ mod tests {
         }
         let next = log.shared.producer.read().unwrap().clone();
         assert!(!next.context().fatal.load(Ordering::Relaxed));
+        // What was given up with the old one says nothing against the new one once brokers answer it.
+        assert!(log.is_failing());
+        log.shared.condition.found();
+        assert!(!log.is_failing());
     }
 
     #[test]
