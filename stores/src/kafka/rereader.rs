@@ -6,7 +6,7 @@ use metering::Unavailable;
 use metering::usage::{LogRecord, Partition};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::message::Message as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 
 use super::client::Plain;
@@ -18,19 +18,28 @@ use crate::record::Names;
 const STALLED: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
-/// A consumer that never joins the group. One stretch at a time.
+/// Reads stretches beside the group, one at a time.
 pub(super) struct Rereader {
     config: ClientConfig,
     topic: Topic,
-    /// Made when first needed, and anew after it has failed.
-    consumer: Option<BaseConsumer<Plain>>,
-    /// What the consumer gives next.
-    stand: Option<(Partition, i64)>,
+    /// Stands where the last stretch is to go on.
+    stretch: Option<Stretch>,
+}
+
+/// A consumer that never joins the group, and what it gives next.
+///
+/// It is assigned its partition once and for all: the client library ends the process when a partition
+/// is taken away, given and taken away again before the first has come to its end
+/// (confluentinc/librdkafka#5573).
+struct Stretch {
+    consumer: BaseConsumer<Plain>,
+    partition: Partition,
+    next: i64,
 }
 
 impl Rereader {
     pub(super) fn new(config: ClientConfig, topic: Topic) -> Self {
-        Self { config, topic, consumer: None, stand: None }
+        Self { config, topic, stretch: None }
     }
 
     /// The records `[start, end)`, at most `records_max`. Blocks on the brokers. To go on where the
@@ -45,70 +54,65 @@ impl Rereader {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let continued = self.stand.take() == Some((partition, start));
-        let consumer = match self.consumer.take() {
-            Some(consumer) => consumer,
-            None => self.config.create_with_context(Plain).map_err(unavailable)?,
+        let goes_on = |stretch: &Stretch| stretch.partition == partition && stretch.next == start;
+        let mut stretch = match self.stretch.take().filter(goes_on) {
+            Some(stretch) => stretch,
+            None => Stretch::begin(&self.config, &self.topic, partition, start)?,
         };
-        if !continued {
-            go_to(&consumer, &self.topic, partition, start)?;
-        }
-        let records = read(&consumer, &self.topic, (partition, start), count)?;
-        let next = start.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
-        if next < end {
-            self.stand = Some((partition, next));
-        } else {
-            // Or it would go on to fetch what nobody asked for.
-            consumer.unassign().map_err(unavailable)?;
-        }
-        self.consumer = Some(consumer);
+        let records = stretch.read(&self.topic, count)?;
+        // Else it would go on to fetch what nobody asked for.
+        self.stretch = Some(stretch).filter(|stretch| stretch.next < end);
         Ok(records)
     }
 }
 
-fn go_to(
-    consumer: &BaseConsumer<Plain>,
-    topic: &Topic,
-    partition: Partition,
-    start: i64,
-) -> Result<(), Unavailable> {
-    check_range(consumer, topic, partition, start)?;
-    let number = i32::try_from(partition.number()).map_err(unavailable)?;
-    let mut assignment = TopicPartitionList::new();
-    assignment
-        .add_partition_offset(&topic.name, number, KafkaOffset::Offset(start))
-        .map_err(unavailable)?;
-    consumer.assign(&assignment).map_err(unavailable)
-}
-
-fn read(
-    consumer: &BaseConsumer<Plain>,
-    topic: &Topic,
-    (partition, start): (Partition, i64),
-    count: usize,
-) -> Result<Vec<LogRecord>, Unavailable> {
-    let (mut records, mut names) = (Vec::with_capacity(count), Names::default());
-    let mut next = start;
-    let mut last_came = Instant::now();
-    while records.len() < count {
-        match consumer.poll(POLL) {
-            // What an earlier assignment left in the queue.
-            Some(Ok(message)) if !is_of(partition, message.partition()) => {}
-            Some(Ok(message)) => {
-                records.push(topic.read(partition, next, &message, &mut names)?);
-                next += 1;
-                last_came = Instant::now();
-            }
-            Some(Err(error)) => return Err(refusal(topic, partition, next, &error)),
-            None if last_came.elapsed() > STALLED => {
-                return Err(unavailable(format!("partition {partition} gives no records")));
-            }
-            None => {}
-        }
+impl Stretch {
+    fn begin(
+        config: &ClientConfig,
+        topic: &Topic,
+        partition: Partition,
+        start: i64,
+    ) -> Result<Self, Unavailable> {
+        let consumer: BaseConsumer<_> = config.create_with_context(Plain).map_err(unavailable)?;
+        check_range(&consumer, topic, partition, start)?;
+        let number = i32::try_from(partition.number()).map_err(unavailable)?;
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(&topic.name, number, KafkaOffset::Offset(start))
+            .map_err(unavailable)?;
+        consumer.assign(&assignment).map_err(unavailable)?;
+        Ok(Self { consumer, partition, next: start })
     }
-    Ok(records)
+
+    fn read(&mut self, topic: &Topic, count: usize) -> Result<Vec<LogRecord>, Unavailable> {
+        let (mut records, mut names) = (Vec::with_capacity(count), Names::default());
+        let mut last_came = Instant::now();
+        while records.len() < count {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    records.push(topic.read(self.partition, self.next, &message, &mut names)?);
+                    self.next += 1;
+                    last_came = Instant::now();
+                }
+                Some(Err(error)) if !is_of_a_connection(&error) => {
+                    return Err(refusal(topic, self.partition, self.next, &error));
+                }
+                _ if last_came.elapsed() > STALLED => {
+                    let partition = self.partition;
+                    return Err(unavailable(format!("partition {partition} gives no records")));
+                }
+                _ => {}
+            }
+        }
+        Ok(records)
+    }
 }
 
-fn is_of(partition: Partition, number: i32) -> bool {
-    u32::try_from(number).is_ok_and(|number| number == partition.number())
+/// Whether the client goes on by itself, perhaps at another broker.
+fn is_of_a_connection(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(
+        error.rdkafka_error_code(),
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+    )
 }

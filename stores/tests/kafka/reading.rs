@@ -1,5 +1,6 @@
 //! What Kafka promises to whoever reads.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,6 +139,26 @@ async fn reading_again_goes_on_beside_reading() {
         read.extend(both.read(PARTITION, from, 70, PATIENCE).await.unwrap());
     }
     assert_eq!(again.await.unwrap(), read);
+}
+
+#[tokio::test]
+async fn reading_again_does_not_miss_a_broker_that_is_away() {
+    let topic = made(1).await;
+    let both = Both::open(&topic.settings);
+    both.append(events(&["a", "b"], now()), None).await.unwrap();
+    let mut settings = topic.settings.clone();
+    // Nobody listens there. Which of the two a client asks first it leaves to chance.
+    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    settings.brokers = format!("{away},{}", settings.brokers);
+    let range = OffsetRange { start: Offset::default(), end: Offset::new(2) };
+    for _ in 0..10 {
+        let source = KafkaEventSource::observe(&settings, both.log.clone(), None).unwrap();
+        // Not to its end, and from its beginning once more.
+        for _ in 0..2 {
+            let read = source.read_again(PARTITION, range, 1).await.unwrap();
+            assert_eq!(ids(&read), ["a"]);
+        }
+    }
 }
 
 #[tokio::test]
