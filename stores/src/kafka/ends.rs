@@ -1,10 +1,12 @@
 //! Asking where partitions end: many callers, one question to the brokers at a time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metering::Unavailable;
 use metering::usage::Partition;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::oneshot;
 
@@ -53,12 +55,45 @@ impl Ends {
 }
 
 fn ask(consumer: &Consumer, topic: &str, questions: Vec<Question>) {
-    let asked = query(consumer, topic, &questions);
+    let error = match query(consumer, topic, &questions) {
+        Ok(ends) => return answer(Ok(ends), topic, questions),
+        Err(error) => error,
+    };
+    // One leader that does not answer leaves all without an answer: then each is asked apart.
+    let groups = by_leader(consumer, topic, questions);
+    let is_apart = groups.len() > 1;
+    std::thread::scope(|scope| {
+        for questions in groups {
+            let error = error.clone();
+            scope.spawn(move || {
+                let asked = if is_apart { query(consumer, topic, &questions) } else { Err(error) };
+                answer(asked, topic, questions);
+            });
+        }
+    });
+}
+
+fn answer(asked: Result<TopicPartitionList, Unavailable>, topic: &str, questions: Vec<Question>) {
     for (partition, answer) in questions {
         let end = asked.clone().and_then(|ends| end_of(&ends, topic, partition));
         // Nobody waits any more.
         drop(answer.send(end));
     }
+}
+
+/// Those of partitions that the same broker leads together, as far as anybody says.
+fn by_leader(consumer: &Consumer, topic: &str, questions: Vec<Question>) -> Vec<Vec<Question>> {
+    let found = consumer.fetch_metadata(Some(topic), QUERY_TIMEOUT).ok();
+    let topic = found.as_ref().and_then(|found| found.topics().first());
+    let partitions = topic.map_or(&[][..], MetadataTopic::partitions);
+    let leaders: BTreeMap<_, _> = partitions.iter().map(|one| (one.id(), one.leader())).collect();
+    let mut groups = BTreeMap::<_, Vec<_>>::new();
+    for question in questions {
+        let number = i32::try_from(question.0.number()).ok();
+        let leader = number.and_then(|number| leaders.get(&number));
+        groups.entry(leader).or_default().push(question);
+    }
+    groups.into_values().collect()
 }
 
 fn query(

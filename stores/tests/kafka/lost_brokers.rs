@@ -1,5 +1,6 @@
 //! Brokers that are away: all of them, or those of some partitions.
 
+use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,5 +87,25 @@ async fn a_partition_without_a_leader_does_not_hide_the_end_of_another() {
         );
         assert_eq!(led.unwrap(), Offset::new(7));
         assert!(leaderless.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_leader_out_of_reach_does_not_hide_the_end_of_another_partition() {
+    let (broker, settings) = cluster_of_one(3);
+    // Bound, so that nobody else is there; it never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    broker.others_are_led_by(silent.local_addr().unwrap());
+    let log = Arc::new(KafkaEventLog::open(&settings).unwrap());
+    let source = KafkaEventSource::observe(&settings, log, None).unwrap();
+    for _ in 0..2 {
+        let (_, silent, led, other) = tokio::join!(
+            source.end(PARTITION),
+            source.end(Partition::new(1)),
+            source.end(PARTITION),
+            source.end(Partition::new(2)),
+        );
+        assert_eq!(led.unwrap(), Offset::new(7));
+        assert!(silent.is_err() && other.is_err());
     }
 }

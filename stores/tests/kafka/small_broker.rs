@@ -1,6 +1,6 @@
 //! A broker of one topic, which can be fenced as KRaft fences one that was silent for a moment: the
 //! cluster then names no broker. The real one cannot be asked to do it. It leads the first partition; any
-//! others have no leader, as when the brokers that have them are away.
+//! others have no leader, as when the brokers that have them are away, or one that it only names.
 //!
 //! Of each request it answers the last version that it says it understands, which is what the client
 //! takes; it keeps nothing
@@ -8,8 +8,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Its threads end with their connections; the one that accepts ends with the tests.
 pub(crate) struct SmallBroker {
@@ -20,6 +20,7 @@ struct Shared {
     topic: String,
     partitions: i32,
     address: SocketAddr,
+    other: OnceLock<SocketAddr>,
     fenced: AtomicBool,
     connections: AtomicUsize,
 }
@@ -44,6 +45,7 @@ const INIT_PRODUCER_ID: i16 = 22;
 
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 const NODE: i32 = 1;
+const OTHER_NODE: i32 = 2;
 const NOBODY: i32 = -1;
 /// The library starts anew when its last connection has gone, but forgets it when it comes to the end
 /// of the answer later than that: so there is much to read.
@@ -57,6 +59,7 @@ impl SmallBroker {
             topic: topic.to_owned(),
             partitions,
             address: listener.local_addr().unwrap(),
+            other: OnceLock::new(),
             fenced: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
         });
@@ -77,6 +80,11 @@ impl SmallBroker {
 
     pub(crate) fn address(&self) -> String {
         self.shared.address.to_string()
+    }
+
+    /// From now on another broker leads the partitions after the first.
+    pub(crate) fn others_are_led_by(&self, address: SocketAddr) {
+        self.shared.other.set(address).unwrap();
     }
 
     pub(crate) fn fence(&self, fenced: bool) {
@@ -131,12 +139,13 @@ impl Shared {
 
     fn metadata(&self, answer: &mut Answer) {
         let fenced = self.fenced.load(Ordering::SeqCst);
-        answer.int(0);
-        if fenced {
-            answer.int(0);
-        } else {
-            let port = self.address.port().into();
-            answer.int(1).int(NODE).text(&self.address.ip().to_string()).int(port).short(-1);
+        let other = self.other.get();
+        let named = [(NODE, Some(&self.address)), (OTHER_NODE, other)];
+        let named = named.into_iter().filter_map(|(node, at)| Some((node, at?)));
+        let named: Vec<_> = named.filter(|_| !fenced).collect();
+        answer.int(0).int(i32::try_from(named.len()).unwrap());
+        for (node, at) in named {
+            answer.int(node).text(&at.ip().to_string()).int(at.port().into()).short(-1);
         }
         let leader = if fenced { NOBODY } else { NODE };
         // The cluster, its controller, and the topic.
@@ -145,7 +154,10 @@ impl Shared {
         // Each partition, its leader, its replicas, and those in sync.
         answer.int(self.partitions);
         for number in 0..self.partitions {
-            let leader = if number == 0 { leader } else { NOBODY };
+            let leader = match number {
+                0 => leader,
+                _ => other.map_or(NOBODY, |_| OTHER_NODE),
+            };
             answer.short(0).int(number).int(leader).int(1).int(NODE).int(1).int(NODE);
         }
         for number in 0..others {
