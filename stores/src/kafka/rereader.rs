@@ -54,14 +54,20 @@ impl Rereader {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let goes_on = |stretch: &Stretch| stretch.partition == partition && stretch.next == start;
-        let mut stretch = match self.stretch.take().filter(goes_on) {
-            Some(stretch) => stretch,
-            None => Stretch::begin(&self.config, &self.topic, partition, start)?,
+        let mut stretch = match self.stretch.take() {
+            Some(stretch) if (stretch.partition, stretch.next) == (partition, start) => stretch,
+            other => {
+                other.into_iter().for_each(Stretch::end);
+                Stretch::begin(&self.config, &self.topic, partition, start)?
+            }
         };
         let records = stretch.read(&self.topic, count)?;
-        // Else it would go on to fetch what nobody asked for.
-        self.stretch = Some(stretch).filter(|stretch| stretch.next < end);
+        if stretch.next < end {
+            self.stretch = Some(stretch);
+        } else {
+            // Or it would go on to fetch what nobody asked for.
+            stretch.end();
+        }
         Ok(records)
     }
 }
@@ -105,6 +111,14 @@ impl Stretch {
             }
         }
         Ok(records)
+    }
+
+    /// Its client's end takes a tenth of a second, for which nobody waits.
+    fn end(self) {
+        let ended = std::thread::Builder::new().name("kafka-reread".to_owned());
+        if let Err(error) = ended.spawn(move || drop(self)) {
+            tracing::warn!(%error, "a Kafka consumer that read again ends here");
+        }
     }
 }
 
