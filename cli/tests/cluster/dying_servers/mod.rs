@@ -5,3 +5,4 @@ mod databases;
 mod kafka;
 mod logs;
 mod redis;
+mod together;
