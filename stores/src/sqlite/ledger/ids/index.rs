@@ -4,19 +4,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use metering::usage::{ContentDigest, IdDigest, KnownEvent, Offset, Partition};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 
+use super::runs::{self, Entry, Run};
 use crate::sqlite::database::{Database, Durability, OpenError};
 use crate::sqlite::ledger::row::{bytes, count, stored};
 use crate::sqlite::ledger::writer::read_cursor;
 
 pub(super) const DATABASE: Database = Database {
-    migrations: &[include_str!("../../../../../migrations/sqlite/ids/0001_ids.sql")],
+    migrations: &[
+        include_str!("../../../../../migrations/sqlite/ids/0001_ids.sql"),
+        include_str!("../../../../../migrations/sqlite/ids/0002_runs.sql"),
+    ],
     durability: Durability::Rebuildable,
     busy_timeout: Duration::from_secs(5),
 };
 
-/// The page cache, in KiB: inner pages and the leaves under a sorted chunk.
+/// The page cache, in KiB: a merge's inner pages, and the leaves that a step of it leaves behind.
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// Pages in the write-ahead log before it is moved into the file: a chunk's worth, so that the
@@ -41,35 +45,38 @@ pub(super) fn ids_between(
     ledger: &Connection,
     from: Offset,
     end: Offset,
-) -> rusqlite::Result<Vec<(IdDigest, KnownEvent)>> {
+) -> rusqlite::Result<Vec<Entry>> {
     let select = "SELECT id_digest, offset, content_digest FROM events \
                   WHERE offset >= ? AND offset < ?";
     ledger
         .prepare_cached(select)?
         .query_map([stored(from.number())?, stored(end.number())?], |row| {
-            Ok((IdDigest(bytes(row, 0)?), event(row, 1)?))
+            let content = ContentDigest(bytes(row, 2)?);
+            let event = KnownEvent { offset: Offset::new(count(row, 1)?), content };
+            Ok((IdDigest(bytes(row, 0)?), event))
         })?
         .collect()
 }
 
-/// Looks up ids; answers those found, with their places.
+/// Looks up ids (sorted, each with its place) in a read transaction: merges move ids from run to run.
+/// Answers those found.
 pub(super) fn find(
     open: &Connection,
     asked: &[(usize, IdDigest)],
 ) -> rusqlite::Result<Vec<(usize, KnownEvent)>> {
-    let mut select = open.prepare_cached("SELECT offset, content FROM ids WHERE digest = ?")?;
+    let mut missing = asked.to_vec();
     let mut found = Vec::new();
-    for (place, id) in asked {
-        if let Some(event) = select.query_row([id.0], |row| event(row, 0)).optional()? {
-            found.push((*place, event));
+    for run in Run::all(open)? {
+        let mut elsewhere = Vec::with_capacity(missing.len());
+        for (place, id) in missing {
+            match run.find(open, &id)? {
+                Some(event) => found.push((place, event)),
+                None => elsewhere.push((place, id)),
+            }
         }
+        missing = elsewhere;
     }
     Ok(found)
-}
-
-fn event(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<KnownEvent> {
-    let offset = Offset::new(count(row, column)?);
-    Ok(KnownEvent { offset, content: ContentDigest(bytes(row, column + 1)?) })
 }
 
 /// The writing side of the index file.
@@ -133,52 +140,46 @@ impl Index {
 
     fn adopt(&self, ledger: &LedgerStanding) -> rusqlite::Result<()> {
         let set = "UPDATE progress SET ledger = ?, indexed_to = 0, ids = 0";
-        self.connection.execute(set, params![ledger.identity]).map(drop)
+        self.connection.execute(set, [&ledger.identity]).map(drop)
     }
 
     fn forget_from(&mut self, position: Offset) -> rusqlite::Result<()> {
         let open = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let position_stored = stored(position.number())?;
-        let gone = open.execute("DELETE FROM ids WHERE offset >= ?", params![position_stored])?;
-        let ids = self.ids.saturating_sub(u64::try_from(gone).unwrap_or(0));
-        let set = "UPDATE progress SET indexed_to = ?, ids = ?";
-        open.execute(set, params![position_stored, stored(ids)?])?;
+        let ids = self.ids.saturating_sub(runs::forget_from(&open, position)?);
+        note_progress(&open, position, ids)?;
         open.commit()?;
         (self.indexed_to, self.ids) = (position, ids);
         Ok(())
     }
 
     /// Adds ids (sorted by digest) and notes that everything below `end` is indexed.
-    pub(super) fn add(
-        &mut self,
-        sorted: &[(IdDigest, KnownEvent)],
-        end: Offset,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn add(&mut self, sorted: &[Entry], end: Offset) -> rusqlite::Result<()> {
         let open = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut insert = open.prepare_cached("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)")?;
-        let mut added = 0;
-        for (id, event) in sorted {
-            let row = params![id.0, stored(event.offset.number())?, event.content.0];
-            added += u64::try_from(insert.execute(row)?).unwrap_or(0);
-        }
-        drop(insert);
-        let ids = self.ids.saturating_add(added);
-        let set = "UPDATE progress SET indexed_to = ?, ids = ?";
-        open.execute(set, params![stored(end.number())?, stored(ids)?])?;
+        runs::add(&open, sorted)?;
+        let ids = self.ids.saturating_add(u64::try_from(sorted.len()).unwrap_or(u64::MAX));
+        note_progress(&open, end, ids)?;
         open.commit()?;
         (self.indexed_to, self.ids) = (end, ids);
         Ok(())
     }
 
-    /// Passes every id to `visit`, in order, until it answers `false`.
-    pub(super) fn scan(&self, mut visit: impl FnMut(&IdDigest) -> bool) -> rusqlite::Result<()> {
-        let mut select = self.connection.prepare("SELECT digest FROM ids")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()?
-            && visit(&IdDigest(bytes(row, 0)?))
-        {}
-        Ok(())
+    /// Goes on to merge what was added; `false` when there is nothing left to merge.
+    pub(super) fn merge_some(&mut self) -> rusqlite::Result<bool> {
+        let open = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let merged = runs::merge_some(&open)?;
+        open.commit()?;
+        Ok(merged)
     }
+
+    /// Passes every id to `visit`, until it answers `false`.
+    pub(super) fn scan(&self, visit: impl FnMut(&IdDigest) -> bool) -> rusqlite::Result<()> {
+        runs::scan(&self.connection, visit)
+    }
+}
+
+fn note_progress(open: &Connection, indexed_to: Offset, ids: u64) -> rusqlite::Result<()> {
+    let set = "UPDATE progress SET indexed_to = ?, ids = ?";
+    open.execute(set, [stored(indexed_to.number())?, stored(ids)?]).map(drop)
 }
 
 /// Removes the file and what SQLite keeps beside it.

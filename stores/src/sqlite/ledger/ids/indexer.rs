@@ -3,17 +3,22 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use metering::usage::{IdDigest, KnownEvent, Offset};
+use metering::usage::Offset;
 
 use super::filter::Filter;
 use super::index::{Index, LedgerStanding, ledger_standing};
 use super::layers::Generation;
+use super::runs::Entry;
 use super::{Shared, index};
 use crate::sqlite::database::is_damage;
 use crate::sqlite::ledger::readers::{Readers, sqlite_error};
 
 /// Offsets that are indexed at once when the index is made from the ledger: 40 MB of memory.
 const REBUILT_AT_ONCE: u64 = 1 << 20;
+
+/// Steps of merges for each generation that is indexed: each moves two to four times as many ids, and
+/// every id is merged once for each size of runs. So merges keep up, and no generation waits for long.
+const MERGE_STEPS: usize = 2;
 
 /// Between tries after an error: whatever it is (no space, a lock) takes longer to go away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -26,6 +31,8 @@ enum Step {
     FillFilter,
     /// Recent ids wait.
     Index,
+    /// Nothing waits, and the index may have runs to merge.
+    Merge,
     Stop,
 }
 
@@ -35,6 +42,8 @@ struct Indexer<'a> {
     /// `None` only when making it anew has failed: tried again.
     index: Option<Index>,
     filter: Option<Filter>,
+    /// Whether there may be something to merge.
+    merging: bool,
     /// What the index must reach before it is complete.
     complete_at: Offset,
 }
@@ -42,12 +51,14 @@ struct Indexer<'a> {
 /// Runs until the ids are closed and everything recent is indexed.
 pub(super) fn run(shared: &Shared, index: Index, ledger: &Readers) {
     let complete_at = shared.layers.recent_from();
-    let mut indexer = Indexer { shared, ledger, index: Some(index), filter: None, complete_at };
+    let mut indexer =
+        Indexer { shared, ledger, index: Some(index), filter: None, merging: true, complete_at };
     loop {
         let done = match indexer.next_step() {
             Step::CatchUp => indexer.catch_up(),
             Step::FillFilter => indexer.fill_filter(),
             Step::Index => indexer.index_oldest(),
+            Step::Merge => indexer.merge(),
             Step::Stop => {
                 // The index is closed last, and leaves no write-ahead log behind.
                 shared.readers.close_idle();
@@ -82,6 +93,9 @@ impl Indexer<'_> {
                 drop(progress);
                 return if self.shared.layers.freeze() { Step::Index } else { Step::Stop };
             }
+            if self.merging {
+                return Step::Merge;
+            }
             let woken = self.shared.changed.wait(progress);
             progress = woken.unwrap_or_else(PoisonError::into_inner);
         }
@@ -94,6 +108,7 @@ impl Indexer<'_> {
             self.make_anew(&standing)?;
         }
         let Some(index) = &mut self.index else { return Ok(()) };
+        self.merging = true;
         let from = index.indexed_to;
         let end = from.plus(REBUILT_AT_ONCE).min(self.complete_at);
         let ids = self.ledger.try_read(|open| index::ids_between(open, from, end))?;
@@ -156,6 +171,16 @@ impl Indexer<'_> {
         drop(generation);
         let waiting = self.shared.layers.waiting();
         self.shared.note(|progress| progress.waiting = waiting);
+        if self.shared.progress().closing { Ok(()) } else { self.merge() }
+    }
+
+    /// Some steps: whoever waits comes first.
+    fn merge(&mut self) -> rusqlite::Result<()> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        self.merging = true;
+        for _ in 0..MERGE_STEPS {
+            self.merging = self.merging && index.merge_some()?;
+        }
         Ok(())
     }
 
@@ -177,7 +202,7 @@ impl Indexer<'_> {
 
 fn add_sorted(
     index: &mut Index,
-    mut ids: Vec<(IdDigest, KnownEvent)>,
+    mut ids: Vec<Entry>,
     end: Offset,
 ) -> rusqlite::Result<()> {
     ids.sort_unstable_by_key(|(id, _)| *id);

@@ -4,7 +4,7 @@
 //! 1. the *recent* ids, in memory: what was committed last ([`layers`]);
 //! 2. a filter in memory that knows most new ids to be new ([`filter`]);
 //! 3. the index file, to which a thread of its own moves the recent ids in large sorted chunks, so
-//!    that a commit never waits for an index page ([`index`]).
+//!    that a commit never waits for it ([`index`], [`runs`]).
 //!
 //! An id stands in a lower layer before it leaves the one above.
 
@@ -12,6 +12,7 @@ mod filter;
 mod index;
 mod indexer;
 mod layers;
+mod runs;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,8 +28,8 @@ use crate::sqlite::database::{OpenError, is_damage};
 use index::Index;
 use layers::Layers;
 
-/// Ids in one generation of the recent ones. Larger chunks touch fewer index pages for each id,
-/// smaller ones take less memory and less time at start after a kill.
+/// Ids in one generation of the recent ones. Larger ones make fewer runs to merge, smaller ones take
+/// less memory and less time at start after a kill.
 const GENERATION_IDS: usize = 128 * 1024;
 
 /// Generations that may wait to be indexed; then commits wait. Each takes about 8 MB.
