@@ -111,6 +111,7 @@ impl Run<'_> {
         if open.is_empty() {
             return Ok(vec![]);
         }
+        self.ingest.parts().log.has_room()?;
         let mut asked = Vec::with_capacity(open.len());
         for index in &open {
             asked.push(self.candidate(*index)?.admission());

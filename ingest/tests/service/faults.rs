@@ -21,6 +21,7 @@ use crate::house::{BATCH, House, OWN, Stores, chat, with};
 struct Doubtful {
     inner: Arc<dyn EventLog>,
     fails: AtomicBool,
+    full: AtomicBool,
     appends: AtomicUsize,
 }
 
@@ -38,13 +39,19 @@ impl EventLog for Doubtful {
         }
         Ok(appended)
     }
+
+    fn has_room(&self) -> Result<(), Unavailable> {
+        let full = self.full.load(Ordering::SeqCst);
+        if full { Err(Unavailable::new("event_log", "too much waits")) } else { Ok(()) }
+    }
 }
 
 async fn with_doubtful_log() -> (House, Arc<Doubtful>) {
     let mut doubtful = None;
     let house = House::with(|parts, stores| {
-        let (fails, appends) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let log = Arc::new(Doubtful { inner: stores.log.clone(), fails, appends });
+        let inner = stores.log.clone();
+        let (fails, full, appends) = Default::default();
+        let log = Arc::new(Doubtful { inner, fails, full, appends });
         doubtful = Some(log.clone());
         Parts { log, ..parts }
     })
@@ -73,6 +80,27 @@ async fn what_the_log_does_not_confirm_is_not_acknowledged_and_a_retry_counts_on
     let period = Period::of(house.clock.now());
     let standing = house.stores.counter.usage(user.id, period).await.unwrap().unwrap();
     assert_eq!(standing.used, Totals { tokens: 15, requests: [2, 0, 0] });
+}
+
+#[tokio::test]
+async fn while_too_much_waits_to_be_counted_nothing_is_let_in_and_repeats_are_answered() {
+    let (house, log) = with_doubtful_log().await;
+    let user = house.user("free").await;
+    let known = with(chat(10), json!({"event_id": "known"}));
+    house.post(OWN, &user.token, &known).await.expect(201);
+    house.stores.count().await;
+    log.full.store(true, Ordering::SeqCst);
+    let refused = house.post(OWN, &user.token, &chat(5)).await;
+    assert_eq!(refused.refused(), (503, "unavailable"));
+    assert_eq!(refused.header("retry-after"), "1");
+    house.post(OWN, &user.token, &known).await.expect(200);
+    let batch = json!([known, chat(5)]);
+    assert_eq!(house.post(BATCH, &user.token, &batch).await.refused(), (503, "unavailable"));
+    let period = Period::of(house.clock.now());
+    let standing = house.stores.counter.usage(user.id, period).await.unwrap().unwrap();
+    assert_eq!(standing.used, Totals { tokens: 10, requests: [1, 0, 0] });
+    log.full.store(false, Ordering::SeqCst);
+    house.post(OWN, &user.token, &chat(5)).await.expect(201);
 }
 
 #[tokio::test]

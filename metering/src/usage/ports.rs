@@ -53,6 +53,16 @@ pub trait EventLog: Send + Sync {
         events: Vec<AdmittedEvent>,
         trace: Option<TraceParent>,
     ) -> Result<Vec<Appended>, AppendError>;
+
+    /// Whether events should be let in for it at all. To be asked before the quota counter is, which
+    /// keeps what it lets in until it is counted.
+    ///
+    /// # Errors
+    /// [`Unavailable`] while so many records wait to be counted that to count them after a crash, with
+    /// all admissions waiting, would take too long.
+    fn has_room(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
 }
 
 /// The event log as the aggregator reads it.

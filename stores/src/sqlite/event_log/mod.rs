@@ -14,7 +14,7 @@ mod writer;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +50,10 @@ const QUEUE_REQUESTS_MAX: usize = 4096;
 /// Bytes of their encoded events: bounds memory when the disk stalls.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// Records that may wait to be counted. More would take more than some 25 s to count after a crash, which
+/// admissions wait for, and more than the 350 MB that the quota counter keeps of these.
+const WAITING_RECORDS_MAX: u64 = 2_000_000;
+
 /// The single node's event log in one SQLite file (`log.db`).
 ///
 /// Dropping it finishes what is queued and closes the file.
@@ -62,6 +66,9 @@ pub struct SqliteEventLog {
     failing: Arc<AtomicBool>,
     end: watch::Receiver<Offset>,
     reader: Arc<Reader>,
+    /// From where records were last asked for: those before are counted, or as good as.
+    read_from: AtomicU64,
+    waiting_records_max: u64,
 }
 
 /// What waits for the writer or is in its commit.
@@ -95,7 +102,18 @@ impl SqliteEventLog {
                 let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM);
                 failed(rusqlite::Error::SqliteFailure(code, Some(error.to_string())))
             })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), queue, timeline, failing, end, reader })
+        Ok(Self {
+            jobs: Some(jobs),
+            writer: Some(writer),
+            queue,
+            timeline,
+            failing,
+            // Who reads begins wherever counting stands: until then nothing is known to wait.
+            read_from: AtomicU64::new(last.end.number()),
+            end,
+            reader,
+            waiting_records_max: WAITING_RECORDS_MAX,
+        })
     }
 
     /// Whether the last commit failed, so that the next append probably does too.
@@ -175,6 +193,15 @@ impl EventLog for SqliteEventLog {
         let log_time = answered.await.map_err(|_| stopped())??;
         Ok(vec![Appended { log_time }; records])
     }
+
+    fn has_room(&self) -> Result<(), Unavailable> {
+        let end = self.end.borrow().number();
+        let waiting = end.saturating_sub(self.read_from.load(Ordering::Relaxed));
+        if waiting < self.waiting_records_max {
+            return Ok(());
+        }
+        Err(unavailable(format!("{waiting} records wait to be counted")))
+    }
 }
 
 #[async_trait]
@@ -192,6 +219,7 @@ impl EventSource for SqliteEventLog {
         patience: Duration,
     ) -> Result<Vec<LogRecord>, Unavailable> {
         only(partition)?;
+        self.read_from.store(from.number(), Ordering::Relaxed);
         let mut ends = self.end.clone();
         let end = *ends.borrow_and_update();
         if from > end {

@@ -82,3 +82,27 @@ fn the_queue_has_room_for_one_request_of_any_size() {
     assert!(queue.reserve(1).is_some());
     assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
 }
+
+#[tokio::test]
+async fn there_is_room_until_too_many_records_wait_to_be_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let mut log = SqliteEventLog::open(&directory.path().join("log.db"), clock).unwrap();
+    log.waiting_records_max = 3;
+    let append = async |log: &SqliteEventLog| {
+        let (answer, answered) = oneshot::channel();
+        let reserved = log.queue.reserve(1).unwrap();
+        let oldest = Timestamp::from_millis(1_000_000);
+        let request = Request { body: vec![0], records: 1, oldest, reserved, answer };
+        log.send(Job::Append(request)).unwrap();
+        answered.await.unwrap().unwrap();
+    };
+    for _ in 0..3 {
+        log.has_room().unwrap();
+        append(&log).await;
+    }
+    assert_eq!(log.has_room().unwrap_err().reason, "3 records wait to be counted");
+    // Who counts asks for what comes after it.
+    log.read(Partition::SINGLE, Offset::new(1), 1, Duration::ZERO).await.unwrap();
+    log.has_room().unwrap();
+}
