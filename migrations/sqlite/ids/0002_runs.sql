@@ -14,7 +14,7 @@ CREATE TABLE runs (
 ) STRICT;
 
 CREATE TABLE buckets (
-  -- The run's number * 2^40 + the leading bits.
+  -- The run's number * 2^36 + the leading bits.
   place INTEGER PRIMARY KEY,
   -- Sorted; 32 bytes each: digest, offset (big-endian), digest of the content.
   ids BLOB NOT NULL

@@ -200,11 +200,7 @@ impl Indexer<'_> {
     }
 }
 
-fn add_sorted(
-    index: &mut Index,
-    mut ids: Vec<Entry>,
-    end: Offset,
-) -> rusqlite::Result<()> {
+fn add_sorted(index: &mut Index, mut ids: Vec<Entry>, end: Offset) -> rusqlite::Result<()> {
     ids.sort_unstable_by_key(|(id, _)| *id);
     index.add(&ids, end)
 }

@@ -28,8 +28,8 @@ const MERGED_AT_ONCE: u64 = 2 * GENERATION_IDS as u64;
 /// A bucket has so many ids on average, or up to twice as many: a few hundred bytes.
 const BUCKET_IDS: u64 = 8;
 
-/// Bits of a place that are the bucket's; those above are the run's.
-const BUCKET_BITS: u32 = 40;
+/// Bits of a place that are the bucket's; those above are the run's: there may be 2^27 of them.
+const BUCKET_BITS: u32 = 36;
 
 /// An entry in a bucket: digest, offset, digest of the content.
 const ENTRY_BYTES: usize = 16 + 8 + 8;
