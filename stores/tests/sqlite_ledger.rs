@@ -225,6 +225,33 @@ async fn the_index_of_another_ledger_is_not_used() {
     assert_eq!(ledger.known(&event(user(1), "theirs")).await, None);
 }
 
+#[tokio::test]
+async fn an_index_of_the_first_schema_is_made_anew_from_the_ledger() {
+    let ledger = fresh().store;
+    counted(&*ledger.ledger(), ["a", "b"].map(|id| event(user(1), id))).await;
+    ledger.close();
+    std::fs::remove_file(ledger.file("ids.db")).unwrap();
+    let owner: Vec<u8> = ledger
+        .other_process()
+        .query_row("SELECT identity FROM ledger", [], |row| row.get(0))
+        .unwrap();
+    let first = Connection::open(ledger.file("ids.db")).unwrap();
+    first.execute_batch(include_str!("../../migrations/sqlite/ids/0001_ids.sql")).unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    for id in ["a", "b"] {
+        let (_, digest) = key(&event(user(1), id));
+        first.execute("INSERT INTO ids VALUES (?, 0, zeroblob(8))", [digest.0]).unwrap();
+    }
+    let all = "UPDATE progress SET ledger = ?, indexed_to = 2, ids = 2";
+    first.execute(all, [owner]).unwrap();
+    drop(first);
+    ledger.reopen();
+    for id in ["a", "b"] {
+        assert!(ledger.known(&event(user(1), id)).await.is_some());
+    }
+    assert_eq!(ledger.known(&event(user(1), "new")).await, None);
+}
+
 /// So many that the index is made of several chunks, and is made anew in the background.
 const MANY: u64 = 280_000;
 
