@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn ids_take_the_memory_that_is_said_however_many_they_are() {
         let mut ids = CountedIds::since(Timestamp::MIN);
-        let user = UserId::generate(Timestamp::default());
+        // Always the same: by chance a table doubles a little early, and chance tells nothing here.
+        let user = UserId::from_bytes([1; 16]);
         for number in 1..=100_000_usize {
             let id = IdDigest::of_event(user, &EventId::new(&format!("event {number}")).unwrap());
             ids.insert(id, ContentDigest([0; 8]), Timestamp::default());
