@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use metering::accounts::UserId;
 use metering::quota::PlanName;
 use metering::time::Timestamp;
 use metering::usage::{
-    Analytics, AnalyticsQuery, ModelName, RequestType, SeriesRow, UsageTotals, UserTotal,
+    AdmittedEvent, Analytics, AnalyticsQuery, CountedEvent, ModelName, RequestType, SeriesRow,
+    UsageTotals, UserTotal,
 };
-use rusqlite::{Connection, Error, OptionalExtension as _, Row, named_params};
+use rusqlite::{Connection, Error, Row, named_params};
 
-use super::row::{count, name_number, request_type, user_id};
+use super::events::{self, Wanted};
+use super::numbers::Numbers;
+use super::row::{count, name_number, request_type, user_number, user_of};
 use crate::analytics::{DAY_MILLIS, Grouping, HOUR_MILLIS, Span, plus};
 
 /// See `UsageReports::analytics`. `open` must be in a transaction.
@@ -50,12 +52,13 @@ impl Filters {
             user: query.user_id.map(|user| user_number(open, user)).transpose()?,
         })
     }
-}
 
-/// The number of a user; one that no row has when nothing of theirs was ever counted.
-fn user_number(open: &Connection, user: UserId) -> rusqlite::Result<i64> {
-    let mut select = open.prepare_cached("SELECT number FROM users WHERE id = ?")?;
-    Ok(select.query_row([user.as_bytes()], |row| row.get(0)).optional()?.unwrap_or(-1))
+    fn let_through(&self, request_type: RequestType, model: i64, plan: i64, user: i64) -> bool {
+        self.request_type.is_none_or(|wanted| wanted == request_type.number())
+            && self.model.is_none_or(|wanted| wanted == model)
+            && self.plan.is_none_or(|wanted| wanted == plan)
+            && self.user.is_none_or(|wanted| wanted == user)
+    }
 }
 
 /// Start, model, request type, plan, user: the order of the answer, but for names as numbers.
@@ -73,8 +76,7 @@ fn sums(open: &Connection, span: Span, filters: &Filters, by: &Grouping) -> rusq
     let mut sums = Sums::new();
     add_rows(open, (select, unit), whole, (filters, by), &mut sums)?;
     for edge in edges.into_iter().filter(|edge| !edge.is_empty()) {
-        let select = include_str!("sql/analytics_events.sql");
-        add_rows(open, (select, 1), edge, (filters, by), &mut sums)?;
+        add_events(open, edge, (filters, by), &mut sums)?;
     }
     Ok(sums)
 }
@@ -104,6 +106,44 @@ fn add_rows(
         add(sums.entry(key).or_default(), read_totals(row)?)?;
     }
     Ok(())
+}
+
+/// Adds the events that occurred in `edge`.
+fn add_events(
+    open: &Connection,
+    edge: Span,
+    (filters, by): (&Filters, &Grouping),
+    sums: &mut Sums,
+) -> rusqlite::Result<()> {
+    let mut numbers = Numbers::default();
+    let mut count = |counted: CountedEvent| -> rusqlite::Result<()> {
+        let AdmittedEvent { event, plan, .. } = &*counted.admitted;
+        let user = numbers.user(open, event.user_id)?;
+        let model = numbers.name(open, event.model.as_str())?;
+        let plan = numbers.name(open, plan.as_str())?;
+        if !filters.let_through(event.request_type, model, plan, user) {
+            return Ok(());
+        }
+        let key = (
+            by.bucket(event.occurred_at.as_millis()),
+            by.model.then_some(model),
+            by.request_type.then_some(event.request_type),
+            by.plan.then_some(plan),
+            by.user.then_some(user),
+        );
+        let (prompt, completion) = (event.tokens.prompt.into(), event.tokens.completion.into());
+        let one = UsageTotals { events: 1, prompt_tokens: prompt, completion_tokens: completion };
+        add(sums.entry(key).or_default(), one)
+    };
+    match filters.user {
+        None => events::occurred_in(open, [edge.from, edge.to], count),
+        Some(user) => {
+            let (before, from) = ((edge.to, 0), edge.from);
+            let Filters { request_type, model, .. } = *filters;
+            let wanted = Wanted { user, before, from, model, request_type };
+            events::history(open, wanted)?.try_for_each(|event| count(event?))
+        }
+    }
 }
 
 fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
@@ -140,11 +180,6 @@ fn top_users(
         .into_iter()
         .map(|(total_tokens, user)| Ok(UserTotal { user_id: user_of(open, user)?, total_tokens }));
     named.collect()
-}
-
-fn user_of(open: &Connection, number: i64) -> rusqlite::Result<UserId> {
-    open.prepare_cached("SELECT id FROM users WHERE number = ?")?
-        .query_row([number], |row| user_id(row, 0))
 }
 
 /// The rows with names instead of numbers, in the order of the answer.

@@ -4,8 +4,10 @@ use metering::time::{Day, Hour, Period};
 use metering::usage::{
     Difference, Offset, OffsetRange, Partition, PartitionBook, RawBook, Tallies,
 };
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Error, Row, TransactionBehavior, params};
 
+use super::cells::with_cells;
+use super::events;
 use super::row::{count, request_type, stored, user_id};
 use super::writer::read_cursor;
 use crate::compared::{self, DIFFERENCES_MAX};
@@ -36,14 +38,17 @@ pub(super) fn partitions(open: &Connection) -> rusqlite::Result<Vec<PartitionBoo
 /// See `Books::raw`.
 pub(super) fn raw(open: &Connection) -> rusqlite::Result<RawBook> {
     let position = read_cursor(open, Partition::SINGLE)?.position;
+    let (mut events, mut tokens) = (0, 0_u64);
+    events::between(open, Offset::default(), position, |counted| {
+        events += 1;
+        let sum = tokens.checked_add(counted.admitted.event.tokens.total());
+        tokens = sum.ok_or(Error::IntegralValueOutOfRange(1, i64::MAX))?;
+        Ok(())
+    })?;
     let mut select = open.prepare_cached(include_str!("sql/raw_book.sql"))?;
-    select.query_row([stored(position.number())?], |row| {
-        Ok(RawBook {
-            events: count(row, 0)?,
-            tokens: count(row, 1)?,
-            statistics_tokens: count(row, 2)?,
-            statistics_requests: count(row, 3)?,
-        })
+    select.query_row([], |row| {
+        let (statistics_tokens, statistics_requests) = (count(row, 0)?, count(row, 1)?);
+        Ok(RawBook { events, tokens, statistics_tokens, statistics_requests })
     })
 }
 
@@ -56,13 +61,15 @@ pub(super) fn summaries(open: &Connection) -> rusqlite::Result<(u64, Vec<Differe
         |row| count(row, 0),
     )?;
     let mut differences = Vec::new();
-    compare(open, include_str!("sql/compare_daily.sql"), &mut differences, |row, into| {
-        let (day, user) = (Day::from_number(row.get(0)?), user_id(row, 1)?);
-        push(row, format!("daily {day} user {user} {}", breakdown(row)?), SUMS, into)
-    })?;
-    compare(open, include_str!("sql/compare_hourly.sql"), &mut differences, |row, into| {
-        let hour = Hour::from_number(row.get(0)?).start();
-        push(row, format!("hourly {hour} {}", breakdown(row)?), SUMS, into)
+    with_cells(open, || {
+        compare(open, include_str!("sql/compare_daily.sql"), &mut differences, |row, into| {
+            let (day, user) = (Day::from_number(row.get(0)?), user_id(row, 1)?);
+            push(row, format!("daily {day} user {user} {}", breakdown(row)?), SUMS, into)
+        })?;
+        compare(open, include_str!("sql/compare_hourly.sql"), &mut differences, |row, into| {
+            let hour = Hour::from_number(row.get(0)?).start();
+            push(row, format!("hourly {hour} {}", breakdown(row)?), SUMS, into)
+        })
     })?;
     Ok((compared, differences))
 }
@@ -71,9 +78,12 @@ pub(super) fn summaries(open: &Connection) -> rusqlite::Result<(u64, Vec<Differe
 pub(super) fn statistics(open: &Connection) -> rusqlite::Result<(u64, Vec<Difference>)> {
     let compared = open.query_row("SELECT count(*) FROM statistics", [], |row| count(row, 0))?;
     let mut differences = Vec::new();
-    compare(open, include_str!("sql/compare_statistics.sql"), &mut differences, |row, into| {
-        let (user, period) = (user_id(row, 0)?, Period::from_number(row.get(1)?));
-        push(row, format!("statistics {period} user {user}"), TOTALS, into)
+    let select = include_str!("sql/compare_statistics.sql");
+    with_cells(open, || {
+        compare(open, select, &mut differences, |row, into| {
+            let (user, period) = (user_id(row, 0)?, Period::from_number(row.get(1)?));
+            push(row, format!("statistics {period} user {user}"), TOTALS, into)
+        })
     })?;
     Ok((compared, differences))
 }
@@ -81,7 +91,7 @@ pub(super) fn statistics(open: &Connection) -> rusqlite::Result<(u64, Vec<Differ
 /// See `Books::repair`.
 pub(super) fn repair(open: &mut Connection) -> rusqlite::Result<()> {
     let repairing = open.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    repairing.execute_batch(include_str!("sql/repair.sql"))?;
+    with_cells(&repairing, || repairing.execute_batch(include_str!("sql/repair.sql")))?;
     repairing.commit()
 }
 
@@ -97,7 +107,7 @@ fn compare(
     differences: &mut Vec<Difference>,
     list: impl Fn(&Row<'_>, &mut Vec<Difference>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    let mut select = open.prepare_cached(select)?;
+    let mut select = open.prepare(select)?;
     let mut rows = select.query(params![stored(DIFFERENCES_MAX as u64)?])?;
     while let Some(row) = rows.next()? {
         list(row, differences)?;

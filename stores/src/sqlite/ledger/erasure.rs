@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use metering::accounts::UserId;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
+use super::events::{self, Position};
 use super::history::NEWEST;
-use super::row::stored;
+use super::row::user_number;
 
-/// Rows whose metadata is erased in one transaction: some milliseconds, in which no flush commits.
-const ERASED_AT_ONCE: usize = 2000;
+/// Events whose metadata is erased in one transaction: some tens of milliseconds, if each stands in a block
+/// of its own, in which no flush commits.
+const ERASED_AT_ONCE: usize = 500;
 
 /// From this commit on no flush stores metadata of `user`, whoever commits it.
 pub(super) fn begin(open: &mut Connection, user: UserId) -> rusqlite::Result<()> {
@@ -24,30 +26,13 @@ pub(super) fn begin(open: &mut Connection, user: UserId) -> rusqlite::Result<()>
 pub(super) fn erase_some(
     open: &mut Connection,
     user: UserId,
-    below: Option<(i64, i64)>,
-) -> rusqlite::Result<Option<(i64, i64)>> {
+    below: Option<Position>,
+) -> rusqlite::Result<Option<Position>> {
     let step = open.transaction()?;
-    let (occurred_at, offset) = below.unwrap_or(NEWEST);
-    let rows: Vec<(i64, i64)> = step
-        .prepare_cached(
-            "SELECT occurred_at, offset FROM events \
-             WHERE user = (SELECT number FROM users WHERE id = ?) \
-             AND (occurred_at, offset) < (?, ?) \
-             ORDER BY occurred_at DESC, offset DESC LIMIT ?",
-        )?
-        .query_map(
-            params![user.as_bytes(), occurred_at, offset, stored(ERASED_AT_ONCE as u64)?],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?
-        .collect::<Result<_, _>>()?;
-    let erase = "UPDATE events SET metadata = NULL WHERE offset = ? AND metadata IS NOT NULL";
-    let mut erase = step.prepare_cached(erase)?;
-    for (_, offset) in &rows {
-        erase.execute([offset])?;
-    }
-    drop(erase);
+    let number = user_number(&step, user)?;
+    let next = events::erase_metadata(&step, number, below.unwrap_or(NEWEST), ERASED_AT_ONCE)?;
     step.commit()?;
-    Ok(rows.last().copied().filter(|_| rows.len() == ERASED_AT_ONCE))
+    Ok(next)
 }
 
 /// Runs the last change of an erasure. Its commit is fsynced, and everything before it: unlike

@@ -17,13 +17,14 @@ use rusqlite::Connection;
 use super::readers::Readers;
 use super::row::unavailable;
 use super::writer::Writer;
-use super::{analytics, books, dead_letters, erasure, history, monthly};
+use super::{analytics, books, dead_letters, erasure, events, history, monthly};
 use crate::sqlite::database::{Database, Durability, OpenError};
 
 const DATABASE: Database = Database {
     migrations: &[
         include_str!("../../../../migrations/sqlite/ledger/0001_ledger.sql"),
         include_str!("../../../../migrations/sqlite/ledger/0002_void_and_ticks.sql"),
+        include_str!("../../../../migrations/sqlite/ledger/0003_blocks.sql"),
     ],
     durability: Durability::Rebuildable,
     busy_timeout: Duration::from_secs(5),
@@ -46,7 +47,9 @@ impl LedgerFile {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let path = directory.join("ledger.db");
         let sqlite = |source| OpenError::sqlite(&path, source);
-        let writer = Writer::new(DATABASE.open(&path)?).map_err(sqlite)?;
+        let mut connection = DATABASE.open(&path)?;
+        events::convert(&mut connection).map_err(sqlite)?;
+        let writer = Writer::new(connection).map_err(sqlite)?;
         let readers = Readers::new(DATABASE, &path);
         Ok(Self { readers, writer: Arc::new(Mutex::new(writer)) })
     }

@@ -6,8 +6,10 @@
 
 mod analytics;
 mod books;
+mod cells;
 mod dead_letters;
 mod erasure;
+mod events;
 mod file;
 mod history;
 mod ids;

@@ -1,7 +1,6 @@
-//! Short numbers for users and names, kept in memory by the writer.
+//! Short numbers for users and names, kept in memory while events are written or added up.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use metering::accounts::UserId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -32,7 +31,7 @@ impl Numbers {
         }
     }
 
-    /// The number of a user, given now if it has none.
+    /// The number of a user, given now if it has none: where nothing can be written, that is an error.
     pub(super) fn user(&mut self, open: &Connection, id: UserId) -> rusqlite::Result<i64> {
         if let Some(number) = self.users.get(&id) {
             return Ok(*number);

@@ -4,7 +4,7 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::usage::RequestType;
 use rusqlite::types::FromSql;
-use rusqlite::{Error, OptionalExtension as _, Row};
+use rusqlite::{Connection, Error, OptionalExtension as _, Row};
 
 /// The label of this store in errors and metrics.
 pub(super) const STORE: &str = "ledger";
@@ -16,7 +16,7 @@ pub(super) fn unavailable(error: impl std::fmt::Display) -> Unavailable {
 
 /// A count as SQLite keeps it; an error when it does not fit.
 pub(super) fn stored(count: u64) -> rusqlite::Result<i64> {
-    i64::try_from(count).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
+    i64::try_from(count).map_err(foreign)
 }
 
 /// A column that is never negative.
@@ -43,8 +43,25 @@ pub(super) fn request_type(row: &Row<'_>, column: usize) -> rusqlite::Result<Req
     RequestType::from_number(number).ok_or(Error::IntegralValueOutOfRange(column, number))
 }
 
+/// What no column can hold, or another library refused.
+pub(super) fn foreign(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::ToSqlConversionFailure(Box::new(error))
+}
+
+/// The number of a user; one that no row has when nothing of theirs was ever counted.
+pub(super) fn user_number(open: &Connection, user: UserId) -> rusqlite::Result<i64> {
+    let mut select = open.prepare_cached("SELECT number FROM users WHERE id = ?")?;
+    Ok(select.query_row([user.as_bytes()], |row| row.get(0)).optional()?.unwrap_or(-1))
+}
+
+/// The user with that number.
+pub(super) fn user_of(open: &Connection, number: i64) -> rusqlite::Result<UserId> {
+    open.prepare_cached("SELECT id FROM users WHERE number = ?")?
+        .query_row([number], |row| user_id(row, 0))
+}
+
 /// The number of a model's or plan's name; one that no row has when the name was never met.
-pub(super) fn name_number(open: &rusqlite::Connection, name: &str) -> rusqlite::Result<i64> {
+pub(super) fn name_number(open: &Connection, name: &str) -> rusqlite::Result<i64> {
     let mut select = open.prepare_cached("SELECT number FROM names WHERE name = ?")?;
     Ok(select.query_row([name], |row| row.get(0)).optional()?.unwrap_or(-1))
 }

@@ -4,17 +4,17 @@ use metering::accounts::UserId;
 use metering::quota::{Totals, UserTotals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    Breakdown, CommitError, Committed, CountedEvent, Cursor, DeadLetter, Flush, Horizon, Offset,
-    Partition, Sums,
+    Breakdown, CommitError, Committed, Cursor, DeadLetter, Flush, Horizon, Offset, Partition, Sums,
 };
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::dead_letters;
 use super::erasure::Erased;
+use super::events::Events;
 use super::numbers::Numbers;
 use super::row::{count, stored, unavailable};
 
-/// The page cache, in KiB: the leaves of the user index that a flush touches at random.
+/// The page cache, in KiB: the leaves of summaries and statistics that a flush touches at random.
 const CACHE_KIB: i64 = 32 * 1024;
 
 /// Pages in the write-ahead log at which a commit moves them into the file: the same summary pages
@@ -24,13 +24,14 @@ const CHECKPOINT_PAGES: i64 = 8192;
 pub(super) struct Writer {
     pub(super) connection: Connection,
     numbers: Numbers,
+    events: Events,
 }
 
 impl Writer {
     pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        Ok(Self { connection, numbers: Numbers::default() })
+        Ok(Self { connection, numbers: Numbers::default(), events: Events::new()? })
     }
 
     /// Makes the cursor of a partition that was never seen, and reads it.
@@ -67,7 +68,8 @@ impl Writer {
             return Ok(Err(read_cursor(&open, flush.partition)?.position));
         };
         let mut erased = Erased::default();
-        insert_events(&open, numbers, &mut erased, &flush.counted)?;
+        let counted = (flush.range.start, flush.counted.as_slice());
+        self.events.insert(&open, numbers, &mut erased, counted)?;
         add_daily(&open, numbers, flush)?;
         add_hourly(&open, numbers, flush)?;
         let totals = add_statistics(&open, numbers, flush)?;
@@ -114,43 +116,6 @@ fn move_cursor(open: &Transaction<'_>, flush: &Flush) -> rusqlite::Result<Option
         .optional()?;
     let position = flush.range.end;
     Ok(log_time.map(|log_time| at(flush.partition, position, log_time)))
-}
-
-fn insert_events(
-    open: &Transaction<'_>,
-    numbers: &mut Numbers,
-    erased: &mut Erased,
-    events: &[CountedEvent],
-) -> rusqlite::Result<()> {
-    let mut insert = open.prepare_cached(include_str!("sql/insert_event.sql"))?;
-    for CountedEvent { offset, log_time, admitted } in events {
-        let event = &admitted.event;
-        let metadata = match &event.metadata {
-            Some(metadata) if !erased.contains(open, event.user_id)? => Some(metadata.as_str()),
-            _ => None,
-        };
-        insert.execute(params![
-            stored(offset.number())?,
-            numbers.user(open, event.user_id)?,
-            event.occurred_at.as_millis(),
-            event.received_at.as_millis(),
-            log_time.as_millis(),
-            event.request_type.number(),
-            numbers.name(open, event.model.as_str())?,
-            numbers.name(open, admitted.plan.as_str())?,
-            event.tokens.prompt,
-            event.tokens.completion,
-            event.tokens.cached,
-            event.tokens.reasoning,
-            admitted.flags.bits(),
-            stored(admitted.over_hold)?,
-            admitted.id_digest.0,
-            admitted.content_digest.0,
-            event.event_id.as_str(),
-            metadata,
-        ])?;
-    }
-    Ok(())
 }
 
 /// A row's place in a summary: day or hour, user or 0, request type, model, plan.

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use metering::usage::{ContentDigest, IdDigest, KnownEvent, Offset, Partition};
+use metering::usage::{IdDigest, KnownEvent, Offset, Partition};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::runs::{self, Entry, Run};
 use crate::sqlite::database::{Database, Durability, OpenError};
-use crate::sqlite::ledger::row::{bytes, count, stored};
+use crate::sqlite::ledger::events;
+use crate::sqlite::ledger::row::{count, stored};
 use crate::sqlite::ledger::writer::read_cursor;
 
 pub(super) const DATABASE: Database = Database {
@@ -46,16 +47,13 @@ pub(super) fn ids_between(
     from: Offset,
     end: Offset,
 ) -> rusqlite::Result<Vec<Entry>> {
-    let select = "SELECT id_digest, offset, content_digest FROM events \
-                  WHERE offset >= ? AND offset < ?";
-    ledger
-        .prepare_cached(select)?
-        .query_map([stored(from.number())?, stored(end.number())?], |row| {
-            let content = ContentDigest(bytes(row, 2)?);
-            let event = KnownEvent { offset: Offset::new(count(row, 1)?), content };
-            Ok((IdDigest(bytes(row, 0)?), event))
-        })?
-        .collect()
+    let mut ids = Vec::new();
+    events::between(ledger, from, end, |counted| {
+        let content = counted.admitted.content_digest;
+        ids.push((counted.admitted.id_digest, KnownEvent { offset: counted.offset, content }));
+        Ok(())
+    })?;
+    Ok(ids)
 }
 
 /// Looks up ids (sorted, each with its place) in a read transaction: merges move ids from run to run.

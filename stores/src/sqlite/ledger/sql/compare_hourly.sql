@@ -9,25 +9,21 @@ SELECT
 FROM (
   SELECT
     hour, request_type, model, plan,
-    sum(raw) AS raw_events,
-    sum(raw * prompt) AS raw_prompt,
-    sum(raw * completion) AS raw_completion,
-    sum(raw * cached) AS raw_cached,
-    sum(raw * reasoning) AS raw_reasoning,
-    sum(events) AS kept_events,
+    sum(iif(raw, events, 0)) AS raw_events,
+    sum(iif(raw, prompt, 0)) AS raw_prompt,
+    sum(iif(raw, completion, 0)) AS raw_completion,
+    sum(iif(raw, cached, 0)) AS raw_cached,
+    sum(iif(raw, reasoning, 0)) AS raw_reasoning,
+    sum(iif(raw, 0, events)) AS kept_events,
     sum(iif(raw, 0, prompt)) AS kept_prompt,
     sum(iif(raw, 0, completion)) AS kept_completion,
     sum(iif(raw, 0, cached)) AS kept_cached,
     sum(iif(raw, 0, reasoning)) AS kept_reasoning
   FROM (
-    SELECT
-      hour, request_type, model, plan,
-      1 AS raw, 0 AS events, prompt, completion, cached, reasoning
-    FROM dated_events
+    SELECT hour, request_type, model, plan, 1 AS raw, events, prompt, completion, cached, reasoning
+    FROM dated_cells
     UNION ALL
-    SELECT
-      hour, request_type, model, plan,
-      0, events, prompt, completion, cached, reasoning
+    SELECT hour, request_type, model, plan, 0, events, prompt, completion, cached, reasoning
     FROM hourly
   )
   GROUP BY 1, 2, 3, 4

@@ -21,10 +21,10 @@ FROM (
         + strftime('%m', day * 86400, 'unixepoch') - 1 AS period,
       1 AS raw,
       prompt + completion AS tokens,
-      request_type = 0 AS chat,
-      request_type = 1 AS plagiarism,
-      request_type = 2 AS prompt_generation
-    FROM dated_events
+      iif(request_type = 0, events, 0) AS chat,
+      iif(request_type = 1, events, 0) AS plagiarism,
+      iif(request_type = 2, events, 0) AS prompt_generation
+    FROM dated_cells
     UNION ALL
     SELECT user, period, 0, tokens, chat, plagiarism, prompt_generation FROM statistics
   )

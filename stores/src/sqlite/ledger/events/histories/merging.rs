@@ -1,0 +1,156 @@
+//! Merges runs, a step in each flush.
+
+use rusqlite::{Connection, params};
+
+use super::{Entry, append, stretch};
+use crate::sqlite::ledger::row::{count, stored};
+
+/// So many runs of about the same size become one. More are written less often, and make histories
+/// slower: each page asks all runs.
+const FAN_IN: usize = 4;
+
+/// Entries that a step takes from each run at least: small flushes finish small merges at once.
+const TAKEN_MIN: usize = 256;
+
+struct Run {
+    number: i64,
+    entries: u64,
+    merging_into: Option<i64>,
+}
+
+impl Run {
+    fn all(open: &Connection) -> rusqlite::Result<Vec<Self>> {
+        open.prepare_cached("SELECT number, entries, merging_into FROM runs ORDER BY number")?
+            .query_map([], |row| {
+                Ok(Self { number: row.get(0)?, entries: count(row, 1)?, merging_into: row.get(2)? })
+            })?
+            .collect()
+    }
+
+    /// Runs of the same tier are of about the same size.
+    fn tier(&self) -> u32 {
+        self.entries.max(1).ilog(FAN_IN as u64)
+    }
+
+    fn goes_into(&self, target: &Self) -> bool {
+        self.merging_into == Some(target.number)
+    }
+}
+
+/// Makes a run for so many entries; answers its number.
+pub(super) fn make_run(open: &Connection, entries: u64) -> rusqlite::Result<i64> {
+    open.prepare_cached("INSERT INTO runs (entries) VALUES (?) RETURNING number")?
+        .query_row([stored(entries)?], |row| row.get(0))
+}
+
+/// A step of each merge that is due or under way, within the caller's transaction: at any time each
+/// entry stands in one run.
+///
+/// `added` entries came since the last step. So many at least are moved by each merge, which therefore
+/// ends before the next one of its size begins.
+pub(in crate::sqlite::ledger::events) fn merge_some(
+    open: &Connection,
+    added: usize,
+) -> rusqlite::Result<()> {
+    begin_merges(open)?;
+    let runs = Run::all(open)?;
+    for target in &runs {
+        let sources: Vec<_> = runs.iter().filter(|run| run.goes_into(target)).collect();
+        if !sources.is_empty() {
+            step(open, target, &sources, added.max(TAKEN_MIN))?;
+        }
+    }
+    Ok(())
+}
+
+/// Wherever enough runs of a tier are complete, makes the run that they become.
+fn begin_merges(open: &Connection) -> rusqlite::Result<()> {
+    let runs = Run::all(open)?;
+    let is_growing = |run: &Run| runs.iter().any(|one| one.goes_into(run));
+    let mut complete: Vec<_> =
+        runs.iter().filter(|run| run.merging_into.is_none() && !is_growing(run)).collect();
+    complete.sort_by_key(|run| run.tier());
+    for tier in complete.chunk_by(|one, next| one.tier() == next.tier()) {
+        for sources in tier.chunks_exact(FAN_IN) {
+            let target = make_run(open, sources.iter().map(|run| run.entries).sum())?;
+            for source in sources {
+                open.execute(
+                    "UPDATE runs SET merging_into = ? WHERE number = ?",
+                    [target, source.number],
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves the first entries of the sources to the end of the target.
+fn step(
+    open: &Connection,
+    target: &Run,
+    sources: &[&Run],
+    taken_min: usize,
+) -> rusqlite::Result<()> {
+    let mut taken = Vec::with_capacity(sources.len());
+    let mut end: Option<Key> = None;
+    for source in sources {
+        let (entries, next) = take_first(open, source.number, taken_min)?;
+        end = end.into_iter().chain(next).min();
+        taken.push(entries);
+    }
+    // What a source still holds may come before what was taken from the others: that goes back.
+    let mut moved = Vec::new();
+    for (source, mut entries) in sources.iter().zip(taken) {
+        let kept = entries.partition_point(|entry| end.is_none_or(|end| key(entry) < end));
+        append(open, source.number, &entries[kept..])?;
+        entries.truncate(kept);
+        moved.append(&mut entries);
+    }
+    moved.sort_unstable();
+    append(open, target.number, &moved)?;
+    if end.is_none() {
+        open.execute("DELETE FROM runs WHERE merging_into = ?", [target.number])?;
+    }
+    Ok(())
+}
+
+/// The primary key of a stretch, but for its run.
+type Key = (i64, i64, i64);
+
+const fn key(entry: &Entry) -> Key {
+    (entry.user, entry.occurred_at, entry.offset)
+}
+
+/// Takes the first `at_least` entries out of a run, or all it has; answers where what is left begins.
+fn take_first(
+    open: &Connection,
+    run: i64,
+    at_least: usize,
+) -> rusqlite::Result<(Vec<Entry>, Option<Key>)> {
+    let mut entries = Vec::with_capacity(at_least + stretch::ENTRIES_MAX);
+    let mut next = None;
+    let mut select = open.prepare_cached(
+        "SELECT user, occurred_at, offset, entries FROM stretches WHERE run = ? \
+         ORDER BY user, occurred_at, offset",
+    )?;
+    let mut rows = select.query([run])?;
+    while let Some(row) = rows.next()? {
+        let (user, occurred_at, offset) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if entries.len() >= at_least {
+            next = Some((user, occurred_at, offset));
+            break;
+        }
+        let bytes = row.get_ref(3)?.as_blob()?;
+        stretch::decode(user, (occurred_at, offset), bytes, &mut entries)?;
+    }
+    drop(rows);
+    match next {
+        Some((user, occurred_at, offset)) => open
+            .prepare_cached(
+                "DELETE FROM stretches WHERE run = ? AND (user, occurred_at, offset) < (?, ?, ?)",
+            )?
+            .execute(params![run, user, occurred_at, offset])?,
+        None => open.prepare_cached("DELETE FROM stretches WHERE run = ?")?.execute([run])?,
+    };
+    Ok((entries, next))
+}

@@ -1,0 +1,2 @@
+DROP VIEW temp.dated_cells;
+DROP TABLE temp.cells;
