@@ -17,6 +17,7 @@ mod monthly;
 mod numbers;
 mod readers;
 mod row;
+mod tiers;
 mod writer;
 
 use std::path::Path;

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use metering::time::Timestamp;
 use metering::usage::{CountedEvent, Offset, Payload};
 use zstd::bulk::{Compressor, Decompressor};
@@ -82,7 +84,18 @@ pub(super) struct Unpacker {
 }
 
 /// What a body holds, decompressed.
-pub(super) struct Block(Vec<u8>);
+pub(super) struct Block {
+    plain: Vec<u8>,
+    events: Vec<Stored>,
+}
+
+/// An event as it stands in a block.
+struct Stored {
+    offset: i64,
+    log_time: i64,
+    /// Where its record is.
+    record: Range<usize>,
+}
 
 impl Unpacker {
     /// # Errors
@@ -98,8 +111,11 @@ impl Unpacker {
             return Err(damaged("a block claims to be larger than any is"));
         }
         let plain = self.decompressor.decompress(body, claimed).map_err(damaged)?;
-        let whole = plain.len() == claimed;
-        whole.then_some(Block(plain)).ok_or_else(|| damaged("a block ends before its events do"))
+        if plain.len() != claimed {
+            return Err(damaged("a block ends before its events do"));
+        }
+        let events = places(&plain)?;
+        Ok(Block { plain, events })
     }
 
     /// Passes all events of a block to `visit`.
@@ -108,27 +124,19 @@ impl Unpacker {
         block: &Block,
         mut visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
-        let mut rest = Rest::of(block);
-        while let Some(stored) = rest.next()? {
-            visit(self.read(&stored)?)?;
-        }
-        Ok(())
+        block.events.iter().try_for_each(|stored| visit(self.read(block, stored)?))
     }
 
     /// The event with that offset; the others are not read.
     pub(super) fn event(&mut self, block: &Block, offset: i64) -> rusqlite::Result<CountedEvent> {
-        let mut rest = Rest::of(block);
-        while let Some(stored) = rest.next()? {
-            if stored.offset == offset {
-                return self.read(&stored);
-            }
-        }
-        Err(damaged(format_args!("the event at {offset} is not in its block")))
+        let missing = || damaged(format_args!("the event at {offset} is not in its block"));
+        let stored = block.events.iter().find(|stored| stored.offset == offset);
+        self.read(block, stored.ok_or_else(missing)?)
     }
 
-    fn read(&mut self, stored: &Stored<'_>) -> rusqlite::Result<CountedEvent> {
+    fn read(&mut self, block: &Block, stored: &Stored) -> rusqlite::Result<CountedEvent> {
         let offset = u64::try_from(stored.offset).map_err(damaged)?;
-        match record::payload(stored.record, &mut self.names) {
+        match record::payload(&block.plain[stored.record.clone()], &mut self.names) {
             Payload::Event(admitted) => Ok(CountedEvent {
                 offset: Offset::new(offset),
                 log_time: Timestamp::from_millis(stored.log_time),
@@ -140,32 +148,16 @@ impl Unpacker {
     }
 }
 
-/// An event as it stands in a block.
-struct Stored<'a> {
-    offset: i64,
-    log_time: i64,
-    record: &'a [u8],
-}
-
-/// What is left of a block to be read.
-struct Rest<'a> {
-    bytes: &'a [u8],
-    last: (i64, i64),
-}
-
-impl<'a> Rest<'a> {
-    fn of(block: &'a Block) -> Self {
-        Self { bytes: &block.0, last: (0, 0) }
+fn places(plain: &[u8]) -> rusqlite::Result<Vec<Stored>> {
+    let (mut rest, mut events) = (plain, Vec::with_capacity(EVENTS_MAX));
+    let mut last = (0_i64, 0_i64);
+    while !rest.is_empty() {
+        let offset = last.0.wrapping_add(signed_number(&mut rest)?);
+        let log_time = last.1.wrapping_add(signed_number(&mut rest)?);
+        let length = record::split_delimited(&mut rest).map_err(damaged)?.len();
+        let end = plain.len() - rest.len();
+        events.push(Stored { offset, log_time, record: end - length..end });
+        last = (offset, log_time);
     }
-
-    fn next(&mut self) -> rusqlite::Result<Option<Stored<'a>>> {
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        let offset = self.last.0.wrapping_add(signed_number(&mut self.bytes)?);
-        let log_time = self.last.1.wrapping_add(signed_number(&mut self.bytes)?);
-        self.last = (offset, log_time);
-        let record = record::split_delimited(&mut self.bytes).map_err(damaged)?;
-        Ok(Some(Stored { offset, log_time, record }))
-    }
+    Ok(events)
 }

@@ -1,26 +1,20 @@
 //! Sorted runs of ids, each in buckets by the leading bits of their digests.
 //!
-//! What is added becomes a run of its own, and [`FAN_IN`] runs of about the same size are merged
-//! into one: a log-structured merge tree (O'Neil et al. 1996) with tiers. An id is written as often
-//! as there are sizes, always beside its neighbours; in one large B-tree each id would be written
-//! with a page of its own. Digests are spread evenly, so the bucket in which an id would stand
-//! follows from the digest and the size of the run: a look-up reads one row of each run.
+//! Runs are merged as [`tiers`] says. Digests are spread evenly, so the bucket in which an id would
+//! stand follows from the digest and the size of the run: a look-up reads one row of each run.
 
 use metering::usage::{ContentDigest, IdDigest, KnownEvent, Offset};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::GENERATION_IDS;
 use crate::sqlite::ledger::row::{count, stored};
+use crate::sqlite::ledger::tiers;
 
 #[cfg(test)]
 mod tests;
 
 /// An id and the event that has it.
 pub(super) type Entry = (IdDigest, KnownEvent);
-
-/// So many runs of about the same size become one. More are written less often, and make look-ups
-/// of old ids slower: each asks all runs.
-const FAN_IN: usize = 4;
 
 /// Ids that one step of a merge moves, or up to twice as many: some 16 MB of memory.
 const MERGED_AT_ONCE: u64 = 2 * GENERATION_IDS as u64;
@@ -41,6 +35,20 @@ pub(super) struct Run {
     ids: u64,
     bits: u32,
     merging_into: Option<u64>,
+}
+
+impl tiers::Run for Run {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn size(&self) -> u64 {
+        self.ids
+    }
+
+    fn merging_into(&self) -> Option<u64> {
+        self.merging_into
+    }
 }
 
 impl Run {
@@ -69,15 +77,6 @@ impl Run {
                 })
             })?
             .collect()
-    }
-
-    /// Runs of the same tier are of about the same size.
-    fn tier(&self) -> u32 {
-        (self.ids / GENERATION_IDS as u64).max(1).ilog(FAN_IN as u64)
-    }
-
-    fn goes_into(&self, target: &Self) -> bool {
-        self.merging_into == Some(target.number)
     }
 
     fn bucket_of(&self, id: &IdDigest) -> u64 {
@@ -166,21 +165,21 @@ pub(super) fn add(open: &Connection, sorted: &[Entry]) -> rusqlite::Result<()> {
 /// One step of the smallest merge that is due or under way, within the caller's transaction: at any
 /// time each id stands in one run. `false`: there is none.
 pub(super) fn merge_some(open: &Connection) -> rusqlite::Result<bool> {
-    begin_merges(open)?;
+    let make = |ids| Run::make(open, ids).map(|run| run.number);
+    tiers::begin_due(open, &Run::all(open)?, GENERATION_IDS as u64, make)?;
     let runs = Run::all(open)?;
-    let targets = runs.iter().filter(|run| runs.iter().any(|one| one.goes_into(run)));
-    let Some(target) = targets.min_by_key(|run| run.ids) else { return Ok(false) };
-    let sources: Vec<_> = runs.iter().filter(|run| run.goes_into(target)).collect();
+    let Some(merge) = tiers::under_way(&runs).into_iter().next() else { return Ok(false) };
+    let (target, sources) = (merge.target, &merge.sources);
     // No more parts than the smallest source has buckets, so that none is cut in two.
     let bits = (target.ids / MERGED_AT_ONCE).max(1).ilog2();
     let bits = sources.iter().map(|run| run.bits).fold(bits, u32::min);
     let mut next = None;
-    for source in &sources {
+    for source in sources {
         let first = source.first_part(open, bits)?;
         next = next.into_iter().chain(first).min();
     }
     let Some(part) = next else {
-        open.execute("DELETE FROM runs WHERE merging_into = ?", [stored(target.number)?])?;
+        tiers::end(open, &merge)?;
         return Ok(true);
     };
     let mut moved = Vec::new();
@@ -190,27 +189,6 @@ pub(super) fn merge_some(open: &Connection) -> rusqlite::Result<bool> {
     moved.sort_unstable_by_key(|(id, _)| *id);
     target.fill(open, &moved)?;
     Ok(true)
-}
-
-/// Wherever enough runs of a tier are complete, names the run that they become.
-fn begin_merges(open: &Connection) -> rusqlite::Result<()> {
-    let runs = Run::all(open)?;
-    let is_growing = |run: &Run| runs.iter().any(|one| one.goes_into(run));
-    let mut complete: Vec<_> =
-        runs.iter().filter(|run| run.merging_into.is_none() && !is_growing(run)).collect();
-    complete.sort_by_key(|run| run.tier());
-    for tier in complete.chunk_by(|one, next| one.tier() == next.tier()) {
-        for sources in tier.chunks_exact(FAN_IN) {
-            let target = Run::make(open, sources.iter().map(|run| run.ids).sum())?;
-            for source in sources {
-                open.execute(
-                    "UPDATE runs SET merging_into = ? WHERE number = ?",
-                    [stored(target.number)?, stored(source.number)?],
-                )?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Passes every id to `visit`, until it answers `false`.

@@ -3,42 +3,44 @@
 use rusqlite::{Connection, params};
 
 use super::{Entry, append, stretch};
-use crate::sqlite::ledger::row::{count, stored};
-
-/// So many runs of about the same size become one. More are written less often, and make histories
-/// slower: each page asks all runs.
-const FAN_IN: usize = 4;
+use crate::sqlite::ledger::row::stored;
+use crate::sqlite::ledger::tiers::{self, Merge};
 
 /// Entries that a step takes from each run at least: small flushes finish small merges at once.
 const TAKEN_MIN: usize = 256;
 
 struct Run {
-    number: i64,
+    number: u64,
     entries: u64,
-    merging_into: Option<i64>,
+    merging_into: Option<u64>,
+}
+
+impl tiers::Run for Run {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn size(&self) -> u64 {
+        self.entries
+    }
+
+    fn merging_into(&self) -> Option<u64> {
+        self.merging_into
+    }
 }
 
 impl Run {
     fn all(open: &Connection) -> rusqlite::Result<Vec<Self>> {
-        open.prepare_cached("SELECT number, entries, merging_into FROM runs ORDER BY number")?
+        open.prepare_cached("SELECT number, entries, merging_into FROM runs")?
             .query_map([], |row| {
-                Ok(Self { number: row.get(0)?, entries: count(row, 1)?, merging_into: row.get(2)? })
+                Ok(Self { number: row.get(0)?, entries: row.get(1)?, merging_into: row.get(2)? })
             })?
             .collect()
-    }
-
-    /// Runs of the same tier are of about the same size.
-    fn tier(&self) -> u32 {
-        self.entries.max(1).ilog(FAN_IN as u64)
-    }
-
-    fn goes_into(&self, target: &Self) -> bool {
-        self.merging_into == Some(target.number)
     }
 }
 
 /// Makes a run for so many entries; answers its number.
-pub(super) fn make_run(open: &Connection, entries: u64) -> rusqlite::Result<i64> {
+pub(super) fn make_run(open: &Connection, entries: u64) -> rusqlite::Result<u64> {
     open.prepare_cached("INSERT INTO runs (entries) VALUES (?) RETURNING number")?
         .query_row([stored(entries)?], |row| row.get(0))
 }
@@ -52,45 +54,16 @@ pub(in crate::sqlite::ledger::events) fn merge_some(
     open: &Connection,
     added: usize,
 ) -> rusqlite::Result<()> {
-    begin_merges(open)?;
-    let runs = Run::all(open)?;
-    for target in &runs {
-        let sources: Vec<_> = runs.iter().filter(|run| run.goes_into(target)).collect();
-        if !sources.is_empty() {
-            step(open, target, &sources, added.max(TAKEN_MIN))?;
-        }
-    }
-    Ok(())
-}
-
-/// Wherever enough runs of a tier are complete, makes the run that they become.
-fn begin_merges(open: &Connection) -> rusqlite::Result<()> {
-    let runs = Run::all(open)?;
-    let is_growing = |run: &Run| runs.iter().any(|one| one.goes_into(run));
-    let mut complete: Vec<_> =
-        runs.iter().filter(|run| run.merging_into.is_none() && !is_growing(run)).collect();
-    complete.sort_by_key(|run| run.tier());
-    for tier in complete.chunk_by(|one, next| one.tier() == next.tier()) {
-        for sources in tier.chunks_exact(FAN_IN) {
-            let target = make_run(open, sources.iter().map(|run| run.entries).sum())?;
-            for source in sources {
-                open.execute(
-                    "UPDATE runs SET merging_into = ? WHERE number = ?",
-                    [target, source.number],
-                )?;
-            }
-        }
+    tiers::begin_due(open, &Run::all(open)?, 1, |entries| make_run(open, entries))?;
+    for merge in tiers::under_way(&Run::all(open)?) {
+        step(open, &merge, added.max(TAKEN_MIN))?;
     }
     Ok(())
 }
 
 /// Moves the first entries of the sources to the end of the target.
-fn step(
-    open: &Connection,
-    target: &Run,
-    sources: &[&Run],
-    taken_min: usize,
-) -> rusqlite::Result<()> {
+fn step(open: &Connection, merge: &Merge<'_, Run>, taken_min: usize) -> rusqlite::Result<()> {
+    let Merge { target, sources } = merge;
     let mut taken = Vec::with_capacity(sources.len());
     let mut end: Option<Key> = None;
     for source in sources {
@@ -109,7 +82,7 @@ fn step(
     moved.sort_unstable();
     append(open, target.number, &moved)?;
     if end.is_none() {
-        open.execute("DELETE FROM runs WHERE merging_into = ?", [target.number])?;
+        tiers::end(open, merge)?;
     }
     Ok(())
 }
@@ -124,9 +97,10 @@ const fn key(entry: &Entry) -> Key {
 /// Takes the first `at_least` entries out of a run, or all it has; answers where what is left begins.
 fn take_first(
     open: &Connection,
-    run: i64,
+    run: u64,
     at_least: usize,
 ) -> rusqlite::Result<(Vec<Entry>, Option<Key>)> {
+    let run = stored(run)?;
     let mut entries = Vec::with_capacity(at_least + stretch::ENTRIES_MAX);
     let mut next = None;
     let mut select = open.prepare_cached(

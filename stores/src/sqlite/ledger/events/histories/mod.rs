@@ -1,9 +1,9 @@
 //! Which events are whose, in the order in which they occurred: sorted runs of entries.
 //!
-//! What a flush counted becomes a run, and runs of about the same size are merged ([`merging`]): a
-//! log-structured merge tree (O'Neil et al. 1996) with tiers. In an index of its own each entry would
-//! stand in another page, for every user's newest entries lie elsewhere; in a run it is written beside
-//! those of its flush. All of it happens in the flush's own transaction.
+//! What a flush counted becomes a run, and runs are merged as [`tiers`](super::super::tiers) says. In a
+//! B-tree of its own each entry would stand in another page, for every user's newest entries lie
+//! elsewhere; in a run it is written beside those of its flush. All of it happens in the flush's own
+//! transaction.
 
 mod merging;
 mod stretch;
@@ -13,6 +13,7 @@ mod tests;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Position;
+use crate::sqlite::ledger::row::stored;
 pub(super) use merging::merge_some;
 
 /// Where an event of a user's history stands. Entries are ordered as histories are, oldest first.
@@ -48,7 +49,8 @@ pub(super) fn add(open: &Connection, sorted: &[Entry]) -> rusqlite::Result<()> {
 }
 
 /// Adds sorted entries to a run that has none of their places yet.
-fn append(open: &Connection, run: i64, sorted: &[Entry]) -> rusqlite::Result<()> {
+fn append(open: &Connection, run: u64, sorted: &[Entry]) -> rusqlite::Result<()> {
+    let run = stored(run)?;
     let mut insert = open.prepare_cached("INSERT INTO stretches VALUES (?, ?, ?, ?, ?)")?;
     let mut bytes = Vec::new();
     for of_user in sorted.chunk_by(|one, next| one.user == next.user) {
@@ -95,18 +97,20 @@ struct OfRun {
 }
 
 impl OfRun {
-    /// Reads the next older stretch that has an entry before `before`.
+    /// Where nothing is left to be taken, reads the next older stretch that has an entry before
+    /// `before`.
     fn read_on(&mut self, open: &Connection, user: i64, before: Position) -> rusqlite::Result<()> {
-        let mut select = open.prepare_cached(include_str!("../../sql/older_stretch.sql"))?;
         while self.entries.is_empty()
             && let Some((time, offset)) = self.below
         {
             let entries = &mut self.entries;
-            let found = select.query_row(params![self.run, user, time, offset], |row| {
-                let first = (row.get(0)?, row.get(1)?);
-                stretch::decode(user, first, row.get_ref(2)?.as_blob()?, entries)?;
-                Ok(first)
-            });
+            let found = open
+                .prepare_cached(include_str!("../../sql/older_stretch.sql"))?
+                .query_row(params![self.run, user, time, offset], |row| {
+                    let first = (row.get(0)?, row.get(1)?);
+                    stretch::decode(user, first, row.get_ref(2)?.as_blob()?, entries)?;
+                    Ok(first)
+                });
             self.below = found.optional()?;
             entries.retain(|entry| entry.position() < before);
         }

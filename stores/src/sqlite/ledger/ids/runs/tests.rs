@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::sqlite::ledger::ids::index::{self, DATABASE};
 use crate::sqlite::ledger::readers::Readers;
+use crate::sqlite::ledger::tiers::FAN_IN;
 
 /// An index file of its own, gone when dropped.
 struct File {
