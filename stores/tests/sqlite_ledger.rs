@@ -318,6 +318,37 @@ async fn books_name_what_differs_and_repair_mends_it() {
 }
 
 #[tokio::test]
+async fn a_history_that_lacks_an_event_is_told_and_made_again() {
+    let ledger = fresh().store;
+    let mut log = Log::default();
+    for number in 0..300_u32 {
+        let who = user(u8::try_from(number % 3).unwrap());
+        log.append(event(who, &format!("event {number}")));
+        if number % 7 == 0 {
+            log.count(&*ledger.ledger()).await.unwrap();
+        }
+    }
+    log.count(&*ledger.ledger()).await.unwrap();
+    let expected = ledger.ledger().history(&history_of(1, 1000)).await.unwrap();
+    assert_eq!(expected.len(), 100);
+    let other = ledger.other_process();
+    let one = "(SELECT run, user, occurred_at, offset FROM stretches WHERE user = 2 LIMIT 1)";
+    for damage in [
+        format!("DELETE FROM stretches WHERE (run, user, occurred_at, offset) IN {one}"),
+        "UPDATE stretches SET user = 3 - user WHERE user IN (1, 2)".to_owned(),
+    ] {
+        other.execute(&damage, []).unwrap();
+        assert_ne!(ledger.ledger().history(&history_of(1, 1000)).await.unwrap(), expected);
+        let (_, differences) = ledger.ledger().summaries().await.unwrap();
+        assert_eq!(differences.len(), 1, "{damage}");
+        assert!(differences[0].subject.starts_with("users' histories"), "{differences:?}");
+        ledger.ledger().repair().await.unwrap();
+        assert_eq!(ledger.ledger().summaries().await.unwrap().1, []);
+        assert_eq!(ledger.ledger().history(&history_of(1, 1000)).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn another_process_reads_and_repairs_while_this_one_counts() {
     let ledger = fresh().store;
     let beside = LedgerFile::open(ledger.path()).unwrap();

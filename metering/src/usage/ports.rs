@@ -319,13 +319,14 @@ pub trait Books: Send + Sync {
     /// R2: stored events against counted ones.
     async fn raw(&self) -> Result<RawBook, Unavailable>;
 
-    /// R3: summary rows (daily and hourly) that differ from the events below their version;
-    /// and how many rows were compared. At most 100 differences.
+    /// R3: summary rows (daily and hourly) that differ from the events below their version, and
+    /// histories that differ from the events where they are kept apart from them; and how many rows
+    /// of summaries were compared. Some 100 differences at most.
     async fn summaries(&self) -> Result<(u64, Vec<Difference>), Unavailable>;
 
     /// R4: statistics that differ from the events; and how many were compared. At most 100.
     async fn statistics(&self) -> Result<(u64, Vec<Difference>), Unavailable>;
 
-    /// Rebuilds statistics and summaries from the events.
+    /// Rebuilds statistics, summaries and histories from the events.
     async fn repair(&self) -> Result<(), Unavailable>;
 }

@@ -53,7 +53,7 @@ pub(super) fn raw(open: &Connection) -> rusqlite::Result<RawBook> {
 }
 
 /// See `Books::summaries`. A flush writes events and summaries together, so every summary row must
-/// be the sum of *all* its events: none may lie at or above its version.
+/// be the sum of *all* its events: none may lie at or above its version. Histories are compared too.
 pub(super) fn summaries(open: &Connection) -> rusqlite::Result<(u64, Vec<Difference>)> {
     let compared = open.query_row(
         "SELECT (SELECT count(*) FROM daily) + (SELECT count(*) FROM hourly)",
@@ -71,6 +71,7 @@ pub(super) fn summaries(open: &Connection) -> rusqlite::Result<(u64, Vec<Differe
             push(row, format!("hourly {hour} {}", breakdown(row)?), SUMS, into)
         })
     })?;
+    differences.extend(events::compare_histories(open)?);
     Ok((compared, differences))
 }
 
@@ -91,6 +92,9 @@ pub(super) fn statistics(open: &Connection) -> rusqlite::Result<(u64, Vec<Differ
 /// See `Books::repair`.
 pub(super) fn repair(open: &mut Connection) -> rusqlite::Result<()> {
     let repairing = open.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if events::compare_histories(&repairing)?.is_some() {
+        events::make_histories(&repairing)?;
+    }
     with_cells(&repairing, || repairing.execute_batch(include_str!("sql/repair.sql")))?;
     repairing.commit()
 }

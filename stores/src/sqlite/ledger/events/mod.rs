@@ -3,6 +3,7 @@
 //! A flush's events stand together, those of a user beside each other, in blocks ([`block`]) that are
 //! written once. Where a user's events are is in [`histories`].
 
+mod audit;
 mod block;
 mod coding;
 mod conversion;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, params};
 use super::erasure::Erased;
 use super::numbers::Numbers;
 use super::row::stored;
+pub(super) use audit::{compare_histories, make_histories};
 use block::{Block, Packer, Unpacker};
 pub(super) use conversion::convert;
 use histories::{Entry, NewestFirst};
@@ -120,12 +122,12 @@ impl Writing<'_> {
     }
 }
 
-/// Passes every event to `visit`, flush by flush.
+/// Passes every event to `visit`.
 pub(super) fn all(
     open: &Connection,
-    visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
+    mut visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    each(open, "SELECT body FROM blocks ORDER BY number", [], visit)
+    each(open, "SELECT number, body FROM blocks", [], |_, counted| visit(counted))
 }
 
 /// Passes the events with offsets in `[from, end)` to `visit`.
@@ -136,7 +138,7 @@ pub(super) fn between(
     mut visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let bounds = [stored(from.number())?, stored(end.number())?];
-    each(open, include_str!("../sql/blocks_between.sql"), bounds, |counted| {
+    each(open, include_str!("../sql/blocks_between.sql"), bounds, |_, counted| {
         let inside = from <= counted.offset && counted.offset < end;
         if inside { visit(counted) } else { Ok(()) }
     })
@@ -148,25 +150,26 @@ pub(super) fn occurred_in(
     [from, to]: [i64; 2],
     mut visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    let select = "SELECT body FROM blocks WHERE latest >= ? AND earliest < ?";
-    each(open, select, [from, to], |counted| {
+    let select = "SELECT number, body FROM blocks WHERE latest >= ? AND earliest < ?";
+    each(open, select, [from, to], |_, counted| {
         let occurred_at = counted.admitted.event.occurred_at.as_millis();
         if (from..to).contains(&occurred_at) { visit(counted) } else { Ok(()) }
     })
 }
 
+/// Passes the events of selected blocks to `visit`, each with the number of its block.
 fn each(
     open: &Connection,
     select: &str,
     bounds: impl rusqlite::Params,
-    mut visit: impl FnMut(CountedEvent) -> rusqlite::Result<()>,
+    mut visit: impl FnMut(i64, CountedEvent) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let mut unpacker = Unpacker::new()?;
     let mut select = open.prepare_cached(select)?;
     let mut rows = select.query(bounds)?;
     while let Some(row) = rows.next()? {
-        let block = unpacker.unpack(row.get_ref(0)?.as_blob()?)?;
-        unpacker.events(&block, &mut visit)?;
+        let (number, block) = (row.get(0)?, unpacker.unpack(row.get_ref(1)?.as_blob()?)?);
+        unpacker.events(&block, |counted| visit(number, counted))?;
     }
     Ok(())
 }

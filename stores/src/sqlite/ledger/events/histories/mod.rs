@@ -17,7 +17,7 @@ use crate::sqlite::ledger::row::stored;
 pub(super) use merging::merge_some;
 
 /// Where an event of a user's history stands. Entries are ordered as histories are, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Entry {
     /// The user's number.
     pub(super) user: i64,
@@ -59,6 +59,18 @@ fn append(open: &Connection, run: u64, sorted: &[Entry]) -> rusqlite::Result<()>
             let first = piece[0];
             insert.execute(params![run, first.user, first.occurred_at, first.offset, bytes])?;
         }
+    }
+    Ok(())
+}
+
+/// Passes every entry to `visit`, in no order.
+pub(super) fn each(open: &Connection, mut visit: impl FnMut(&Entry)) -> rusqlite::Result<()> {
+    let mut select = open.prepare("SELECT user, occurred_at, offset, entries FROM stretches")?;
+    let (mut rows, mut entries) = (select.query([])?, Vec::new());
+    while let Some(row) = rows.next()? {
+        let first = (row.get(1)?, row.get(2)?);
+        stretch::decode(row.get(0)?, first, row.get_ref(3)?.as_blob()?, &mut entries)?;
+        entries.drain(..).for_each(|entry| visit(&entry));
     }
     Ok(())
 }

@@ -38,14 +38,7 @@ fn history(open: &Connection, user: i64, before: Position) -> Vec<Entry> {
 /// What every run holds, whoever's it is.
 fn stored(open: &Connection) -> Vec<Entry> {
     let mut all = Vec::new();
-    let mut select =
-        open.prepare("SELECT user, occurred_at, offset, entries FROM stretches").unwrap();
-    let mut rows = select.query([]).unwrap();
-    while let Some(row) = rows.next().unwrap() {
-        let first = (row.get(1).unwrap(), row.get(2).unwrap());
-        let bytes = row.get_ref(3).unwrap().as_blob().unwrap();
-        stretch::decode(row.get(0).unwrap(), first, bytes, &mut all).unwrap();
-    }
+    each(open, |entry| all.push(*entry)).unwrap();
     all.sort_unstable();
     all
 }
