@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 
 use super::erasure::Erased;
 use super::numbers::Numbers;
-use super::row::stored;
+use super::row::{foreign, stored};
 pub(super) use audit::{compare_histories, make_histories};
 use block::{Block, Packer, Unpacker};
 pub(super) use conversion::convert;
@@ -42,20 +42,22 @@ impl Events {
         erased: &mut Erased,
         (flush, counted): (Offset, &[CountedEvent]),
     ) -> rusqlite::Result<()> {
-        let mut sorted = Vec::with_capacity(counted.len());
-        for one in counted {
-            sorted.push((entry_of(open, numbers, one)?, one));
+        let mut entries = Vec::with_capacity(counted.len());
+        for (place, one) in counted.iter().enumerate() {
+            // Until its block is known, the event's place stands there.
+            let block = i64::try_from(place).map_err(foreign)?;
+            entries.push(Entry { block, ..entry_of(open, numbers, one)? });
         }
-        sorted.sort_unstable_by_key(|(entry, _)| *entry);
+        entries.sort_unstable();
         let first = stored(flush.number())?;
         let mut writing = Writing { open, packer: &mut self.packer, flush: first, number: first };
         writing.packer.clear();
         let mut times = None;
-        let mut entries = Vec::with_capacity(sorted.len());
-        for (mut entry, one) in sorted {
+        for entry in &mut entries {
             if writing.packer.is_full() {
                 writing.write(times.take())?;
             }
+            let one = &counted[usize::try_from(entry.block).map_err(foreign)?];
             entry.block = writing.number;
             if one.admitted.event.metadata.is_some()
                 && erased.contains(open, one.admitted.event.user_id)?
@@ -66,7 +68,6 @@ impl Events {
             }
             let (earliest, latest) = times.unwrap_or((entry.occurred_at, entry.occurred_at));
             times = Some((earliest.min(entry.occurred_at), latest.max(entry.occurred_at)));
-            entries.push(entry);
         }
         writing.write(times)?;
         histories::add(open, &entries)?;

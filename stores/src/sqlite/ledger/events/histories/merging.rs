@@ -6,8 +6,11 @@ use super::{Entry, append, stretch};
 use crate::sqlite::ledger::row::stored;
 use crate::sqlite::ledger::tiers::{self, Merge};
 
-/// Entries that a step takes from each run at least: small flushes finish small merges at once.
-const TAKEN_MIN: usize = 256;
+/// Entries that a flush moves in each merge at least: small flushes finish small merges at once.
+const MOVED_MIN: usize = 256;
+
+/// Entries that are taken from each run at a time, give or take a stretch: 100 KB of memory.
+const TAKEN_AT_ONCE: usize = 2048;
 
 struct Run {
     number: u64,
@@ -56,18 +59,27 @@ pub(in crate::sqlite::ledger::events) fn merge_some(
 ) -> rusqlite::Result<()> {
     tiers::begin_due(open, &Run::all(open)?, 1, |entries| make_run(open, entries))?;
     for merge in tiers::under_way(&Run::all(open)?) {
-        step(open, &merge, added.max(TAKEN_MIN))?;
+        let (least, mut moved, mut ended) = (added.max(MOVED_MIN), 0, false);
+        while moved < least && !ended {
+            let more;
+            (more, ended) = step(open, &merge)?;
+            moved += more;
+        }
+        if ended {
+            tiers::end(open, &merge)?;
+        }
     }
     Ok(())
 }
 
-/// Moves the first entries of the sources to the end of the target.
-fn step(open: &Connection, merge: &Merge<'_, Run>, taken_min: usize) -> rusqlite::Result<()> {
+/// Moves the first entries of the sources to the end of the target: answers how many, and whether that
+/// was all.
+fn step(open: &Connection, merge: &Merge<'_, Run>) -> rusqlite::Result<(usize, bool)> {
     let Merge { target, sources } = merge;
     let mut taken = Vec::with_capacity(sources.len());
     let mut end: Option<Key> = None;
     for source in sources {
-        let (entries, next) = take_first(open, source.number, taken_min)?;
+        let (entries, next) = take_first(open, source.number)?;
         end = end.into_iter().chain(next).min();
         taken.push(entries);
     }
@@ -81,10 +93,7 @@ fn step(open: &Connection, merge: &Merge<'_, Run>, taken_min: usize) -> rusqlite
     }
     moved.sort_unstable();
     append(open, target.number, &moved)?;
-    if end.is_none() {
-        tiers::end(open, merge)?;
-    }
-    Ok(())
+    Ok((moved.len(), end.is_none()))
 }
 
 /// The primary key of a stretch, but for its run.
@@ -94,14 +103,10 @@ const fn key(entry: &Entry) -> Key {
     (entry.user, entry.occurred_at, entry.offset)
 }
 
-/// Takes the first `at_least` entries out of a run, or all it has; answers where what is left begins.
-fn take_first(
-    open: &Connection,
-    run: u64,
-    at_least: usize,
-) -> rusqlite::Result<(Vec<Entry>, Option<Key>)> {
+/// Takes the first entries out of a run; answers where what is left begins.
+fn take_first(open: &Connection, run: u64) -> rusqlite::Result<(Vec<Entry>, Option<Key>)> {
     let run = stored(run)?;
-    let mut entries = Vec::with_capacity(at_least + stretch::ENTRIES_MAX);
+    let mut entries = Vec::with_capacity(TAKEN_AT_ONCE + stretch::ENTRIES_MAX);
     let mut next = None;
     let mut select = open.prepare_cached(
         "SELECT user, occurred_at, offset, entries FROM stretches WHERE run = ? \
@@ -110,7 +115,7 @@ fn take_first(
     let mut rows = select.query([run])?;
     while let Some(row) = rows.next()? {
         let (user, occurred_at, offset) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if entries.len() >= at_least {
+        if entries.len() >= TAKEN_AT_ONCE {
             next = Some((user, occurred_at, offset));
             break;
         }
