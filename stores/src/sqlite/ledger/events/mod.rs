@@ -9,12 +9,14 @@ mod coding;
 mod conversion;
 mod histories;
 
+use std::borrow::Cow;
+
 use metering::usage::{CountedEvent, Offset};
 use rusqlite::{Connection, params};
 
 use super::erasure::Erased;
 use super::numbers::Numbers;
-use super::row::{foreign, stored};
+use super::row::{foreign, stored, user_of};
 pub(super) use audit::{compare_histories, make_histories};
 use block::{Block, Packer, Unpacker};
 pub(super) use conversion::convert;
@@ -49,27 +51,16 @@ impl Events {
             entries.push(Entry { block, ..entry_of(open, numbers, one)? });
         }
         entries.sort_unstable();
-        let first = stored(flush.number())?;
-        let mut writing = Writing { open, packer: &mut self.packer, flush: first, number: first };
-        writing.packer.clear();
-        let mut times = None;
+        let mut writing = Writing::new(open, &mut self.packer, stored(flush.number())?);
         for entry in &mut entries {
-            if writing.packer.is_full() {
-                writing.write(times.take())?;
+            let mut one = Cow::Borrowed(&counted[usize::try_from(entry.block).map_err(foreign)?]);
+            let event = &one.admitted.event;
+            if event.metadata.is_some() && erased.contains(open, event.user_id)? {
+                one.to_mut().admitted.event.metadata = None;
             }
-            let one = &counted[usize::try_from(entry.block).map_err(foreign)?];
-            entry.block = writing.number;
-            if one.admitted.event.metadata.is_some()
-                && erased.contains(open, one.admitted.event.user_id)?
-            {
-                writing.packer.push(&without_metadata(one.clone()))?;
-            } else {
-                writing.packer.push(one)?;
-            }
-            let (earliest, latest) = times.unwrap_or((entry.occurred_at, entry.occurred_at));
-            times = Some((earliest.min(entry.occurred_at), latest.max(entry.occurred_at)));
+            entry.block = writing.push(&one)?;
         }
-        writing.write(times)?;
+        writing.write()?;
         histories::add(open, &entries)?;
         histories::merge_some(open, entries.len())
     }
@@ -91,33 +82,40 @@ fn entry_of(
     })
 }
 
-fn without_metadata(mut counted: CountedEvent) -> CountedEvent {
-    counted.admitted.event.metadata = None;
-    counted
-}
-
 /// The blocks of one flush.
 struct Writing<'a> {
     open: &'a Connection,
     packer: &'a mut Packer,
     flush: i64,
-    /// Of the next block.
+    /// Of the block that is being filled.
     number: i64,
+    /// The earliest and the latest time of what is in it.
+    times: Option<(i64, i64)>,
 }
 
-impl Writing<'_> {
-    /// Writes a block of what was pushed, which occurred between these times; nothing when that is
-    /// nothing.
-    fn write(&mut self, times: Option<(i64, i64)>) -> rusqlite::Result<()> {
-        let Some((earliest, latest)) = times else { return Ok(()) };
-        let body = self.packer.finish()?;
-        self.open.prepare_cached("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)")?.execute(params![
-            self.number,
-            self.flush,
-            earliest,
-            latest,
-            body
-        ])?;
+impl<'a> Writing<'a> {
+    fn new(open: &'a Connection, packer: &'a mut Packer, flush: i64) -> Self {
+        packer.clear();
+        Self { open, packer, flush, number: flush, times: None }
+    }
+
+    /// Adds an event; answers the number of the block that takes it.
+    fn push(&mut self, counted: &CountedEvent) -> rusqlite::Result<i64> {
+        if self.packer.is_full() {
+            self.write()?;
+        }
+        self.packer.push(counted)?;
+        let time = counted.admitted.event.occurred_at.as_millis();
+        let (earliest, latest) = self.times.unwrap_or((time, time));
+        self.times = Some((earliest.min(time), latest.max(time)));
+        Ok(self.number)
+    }
+
+    /// Writes the block, if there is anything in it, and begins the next one.
+    fn write(&mut self) -> rusqlite::Result<()> {
+        let Some((earliest, latest)) = self.times.take() else { return Ok(()) };
+        let row = params![self.number, self.flush, earliest, latest, self.packer.finish()?];
+        self.open.prepare_cached("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)")?.execute(row)?;
         self.number += 1;
         Ok(())
     }
@@ -260,7 +258,7 @@ pub(super) fn erase_metadata(
     blocks.sort_unstable();
     blocks.dedup();
     let (mut packer, mut unpacker) = (Packer::new()?, Unpacker::new()?);
-    let user_id = super::row::user_of(open, user)?;
+    let user_id = user_of(open, user)?;
     for number in blocks {
         let block = read_block(open, number, &mut unpacker)?;
         let mut any = false;

@@ -1,8 +1,9 @@
-//! Merges runs, a step in each flush.
+//! Merges runs, some steps in each flush.
 
 use rusqlite::{Connection, params};
 
 use super::{Entry, append, stretch};
+use crate::sqlite::ledger::events::coding::damaged;
 use crate::sqlite::ledger::row::stored;
 use crate::sqlite::ledger::tiers::{self, Merge};
 
@@ -48,7 +49,7 @@ pub(super) fn make_run(open: &Connection, entries: u64) -> rusqlite::Result<u64>
         .query_row([stored(entries)?], |row| row.get(0))
 }
 
-/// A step of each merge that is due or under way, within the caller's transaction: at any time each
+/// Goes on with each merge that is due or under way, within the caller's transaction: at any time each
 /// entry stands in one run.
 ///
 /// `added` entries came since the last step. So many at least are moved by each merge, which therefore
@@ -63,6 +64,9 @@ pub(in crate::sqlite::ledger::events) fn merge_some(
         while moved < least && !ended {
             let more;
             (more, ended) = step(open, &merge)?;
+            if more == 0 && !ended {
+                return Err(damaged("a history is out of order"));
+            }
             moved += more;
         }
         if ended {

@@ -137,3 +137,20 @@ fn one_users_long_history_is_merged_in_pieces() {
     let offsets: Vec<_> = history(&open, 1, NEWEST).iter().map(|entry| entry.offset).collect();
     assert!(offsets.into_iter().eq(0..40_000));
 }
+
+#[test]
+fn a_history_out_of_order_ends_a_merge_with_an_error() {
+    let mut open = empty();
+    // More in each of four runs than a step takes; then every entry claims to be later than all.
+    for number in 0..3 {
+        flush(&mut open, (number * 4000..(number + 1) * 4000).map(|o| entry(1, o, o)).collect());
+    }
+    let last: Vec<_> = (12_000..16_000).map(|o| entry(1, o, o)).collect();
+    let step = open.transaction().unwrap();
+    add(&step, &last).unwrap();
+    let far =
+        format!("UPDATE stretches SET entries = x'ffffffff0f000004{}'", "00000004".repeat(127));
+    step.execute(&far, []).unwrap();
+    let error = merge_some(&step, 4000).unwrap_err();
+    assert!(error.to_string().contains("out of order"), "{error}");
+}
