@@ -26,7 +26,7 @@ const BYTES_MAX: usize = 64 * 1024;
 /// What a block may claim to have before compression: far more than any has.
 const CLAIMED_MAX: usize = 16 << 20;
 
-/// zstd's fastest level but for the negative ones, which take a third more room and hardly less time.
+/// The least work of the levels that zstd numbers upwards.
 const LEVEL: i32 = 1;
 
 /// Makes bodies.
