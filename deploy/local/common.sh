@@ -205,11 +205,12 @@ alive() {
   [ -n "$pid" ] && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$state/$1"
 }
 
-# Unlike `! alive`, not true of a child of ours that is about to become the server.
+# Gone, or a dead child that nobody waited for. Unlike `! alive`, not true of a child of ours that is about
+# to become the server: while it does, its command is empty.
 ended() {
-  local command
-  command=$(tr -d '\0' 2>/dev/null <"/proc/$(pid_of "$1")/cmdline") || true
-  [ -z "$command" ]
+  local process_state
+  process_state=$(sed -n 's/^State:[[:space:]]*//p' "/proc/$(pid_of "$1")/status" 2>/dev/null) || true
+  [[ -z $process_state || $process_state == [ZX]* ]]
 }
 
 # Starts a server's own program: no shell stays between, so that the pid file names the server.
