@@ -8,6 +8,10 @@ mod block;
 mod coding;
 mod conversion;
 mod histories;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 

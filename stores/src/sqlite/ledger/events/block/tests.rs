@@ -1,39 +1,7 @@
-use metering::accounts::UserId;
-use metering::quota::PlanName;
-use metering::usage::{
-    AdmittedEvent, EventId, Flags, IdOrigin, Metadata, ModelName, RequestType, TokenCounts,
-    UsageEvent,
-};
 use proptest::prelude::*;
 
 use super::*;
-
-fn counted(offset: u64, log_time: i64, note: Option<&str>) -> CountedEvent {
-    let event = UsageEvent {
-        user_id: UserId::from_bytes([7; 16]),
-        event_id: EventId::new(&format!("event {offset}")).unwrap(),
-        id_origin: IdOrigin::Client,
-        request_type: RequestType::Chat,
-        model: ModelName::new("gpt-4"),
-        tokens: TokenCounts { prompt: 10, completion: 2, cached: 1, reasoning: 1 },
-        occurred_at: Timestamp::from_millis(log_time),
-        occurred_at_given: true,
-        received_at: Timestamp::from_millis(log_time),
-        reservation_id: None,
-        metadata: note.map(Metadata::from_stored),
-    };
-    let admitted = AdmittedEvent {
-        id_digest: event.id_digest(),
-        content_digest: event.content_digest(),
-        plan: PlanName::new("free"),
-        admitted_at: Timestamp::from_millis(log_time),
-        flags: Flags::default(),
-        over_hold: 0,
-        event,
-    };
-    let (offset, log_time) = (Offset::new(offset), Timestamp::from_millis(log_time));
-    CountedEvent { offset, log_time, admitted: Box::new(admitted) }
-}
+use crate::sqlite::ledger::events::samples::counted;
 
 fn pack(events: &[CountedEvent]) -> Vec<u8> {
     let mut packer = Packer::new().unwrap();
