@@ -37,6 +37,7 @@ fn gather(open: &Connection) -> rusqlite::Result<()> {
     let mut numbers = Numbers::default();
     let mut cells: HashMap<Place, Sums> = HashMap::new();
     events::all(open, |CountedEvent { admitted, .. }| {
+        numbers.trim();
         let (event, plan) = (&admitted.event, admitted.plan.as_str());
         let place = (
             hour(event.occurred_at),

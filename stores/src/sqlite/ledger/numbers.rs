@@ -21,7 +21,7 @@ impl Numbers {
         self.names.clear();
     }
 
-    /// Between commits: keeps the maps from growing for ever.
+    /// Between commits, or between events that are only read: keeps the maps from growing for ever.
     pub(super) fn trim(&mut self) {
         if self.users.len() > REMEMBERED_MAX {
             self.users.clear();

@@ -73,6 +73,7 @@ fn each_entry(
 ) -> rusqlite::Result<()> {
     let mut numbers = Numbers::default();
     each(open, "SELECT number, body FROM blocks", [], |block, counted| {
+        numbers.trim();
         visit(Entry { block, ..entry_of(open, &mut numbers, &counted)? })
     })
 }

@@ -7,6 +7,19 @@ use metering::usage::{
     AdmittedEvent, CountedEvent, EventId, Flags, IdOrigin, Metadata, ModelName, Offset,
     RequestType, TokenCounts, UsageEvent,
 };
+use rusqlite::Connection;
+
+/// A ledger in memory, with nothing in it.
+pub(super) fn empty() -> Connection {
+    let open = Connection::open_in_memory().unwrap();
+    for migration in [
+        include_str!("../../../../../migrations/sqlite/ledger/0001_ledger.sql"),
+        include_str!("../../../../../migrations/sqlite/ledger/0003_blocks.sql"),
+    ] {
+        open.execute_batch(migration).unwrap();
+    }
+    open
+}
 
 /// An event that the log took and that occurred at `log_time`, of one of seven users.
 pub(super) fn counted(offset: u64, log_time: i64, note: Option<&str>) -> CountedEvent {

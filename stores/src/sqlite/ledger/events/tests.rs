@@ -1,15 +1,9 @@
-use super::samples::counted;
+use super::samples::{counted, empty};
 use super::*;
 
 /// Three flushes of 300, 10 and 500 records, of which every eleventh was not counted.
 fn three_flushes() -> Connection {
-    let open = Connection::open_in_memory().unwrap();
-    for migration in [
-        include_str!("../../../../../migrations/sqlite/ledger/0001_ledger.sql"),
-        include_str!("../../../../../migrations/sqlite/ledger/0003_blocks.sql"),
-    ] {
-        open.execute_batch(migration).unwrap();
-    }
+    let open = empty();
     let (mut events, mut numbers) = (Events::new().unwrap(), Numbers::default());
     for range in [0..300, 300..310, 310..810] {
         let flush = Offset::new(range.start);

@@ -4,18 +4,8 @@ use proptest::prelude::*;
 use rusqlite::TransactionBehavior;
 
 use super::*;
+use crate::sqlite::ledger::events::samples::empty;
 use crate::sqlite::ledger::history::NEWEST;
-
-fn empty() -> Connection {
-    let open = Connection::open_in_memory().unwrap();
-    for migration in [
-        include_str!("../../../../../../migrations/sqlite/ledger/0001_ledger.sql"),
-        include_str!("../../../../../../migrations/sqlite/ledger/0003_blocks.sql"),
-    ] {
-        open.execute_batch(migration).unwrap();
-    }
-    open
-}
 
 fn entry(user: i64, occurred_at: i64, offset: i64) -> Entry {
     let (model, request_type) = (1 + offset % 5, u8::try_from(offset % 3).unwrap());
