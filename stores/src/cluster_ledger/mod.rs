@@ -60,8 +60,8 @@ pub struct LedgerSettings {
     /// Memory for ids that were counted lately, of all partitions together. When it is full, retries
     /// without any time in them are recognised for a shorter while than a day.
     pub duplicate_memory_bytes: usize,
-    /// Rows of summaries whose totals are kept in memory, some 300 bytes each. Others are read back
-    /// when they change.
+    /// Rows of summaries whose totals are kept in memory, some 100 bytes each. Those of other users'
+    /// days and of other hours are read back when they change.
     pub running_totals_max: usize,
     /// How long a commit tries to store its rows before it is given up.
     pub commit_deadline: Duration,

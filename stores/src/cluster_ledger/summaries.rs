@@ -1,6 +1,6 @@
 //! Summary rows: absolute totals, read back where this process does not know them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::Hash;
 
 use clickhouse::Row;
@@ -9,22 +9,20 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::PlanName;
 use metering::time::{Day, Hour};
-use metering::usage::{
-    Breakdown, CountedEvent, Flush, ModelName, Offset, Partition, SummaryKey, Sums,
-};
+use metering::usage::{Breakdown, CountedEvent, Flush, ModelName, Offset, Partition, Sums};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Shared;
 use super::commits::Pending;
 use super::events::{CONFIRMED_WITHIN, INSERT_ROWS_MAX, Tries};
-use super::running_totals::{Ages, Running, RunningTotals};
+use super::running_totals::{Rows, Running, RunningTotals};
 use super::stored::{request_type, type_number, unavailable, user_id, uuid};
 
 /// Keys of one question: the server takes 128 KiB for a parameter.
 const KEYS_MAX: usize = 2000;
 
-type HourKey = (Hour, Breakdown);
+type DayKey = (Day, UserId);
 
 #[derive(Row, Serialize, Deserialize)]
 struct DailyRow<'a> {
@@ -56,49 +54,52 @@ struct HourlyRow<'a> {
     version: u64,
 }
 
-/// Rows that were read back. What is not here was never written.
+/// Rows that were read back: all of each user's day and of each hour that was asked for.
 #[derive(Default)]
 pub(super) struct Before {
-    daily: HashMap<SummaryKey, Running>,
-    hourly: HashMap<(Partition, HourKey), Running>,
+    daily: HashMap<DayKey, Rows>,
+    hourly: HashMap<(Partition, Hour), Rows>,
 }
 
 /// The rows of one flush as they are after it.
 pub(super) struct NewRows {
-    daily: Vec<NewRow<SummaryKey>>,
-    hourly: Vec<NewRow<HourKey>>,
+    daily: Vec<Group<DayKey>>,
+    hourly: Vec<Group<Hour>>,
 }
 
-struct NewRow<K> {
+/// All rows of a user's day or of an hour.
+struct Group<K> {
     key: K,
-    running: Running,
-    /// It holds more than before, so it must be written.
-    changed: bool,
+    rows: Rows,
+    /// Those that hold more than before, so that they must be written.
+    changed: Vec<(Breakdown, Running)>,
 }
 
 impl NewRows {
     /// Remembers them, once they are committed.
-    pub(super) fn keep(self, totals: &mut RunningTotals, entries_max: usize) {
-        for row in self.daily {
-            totals.daily.insert(row.key, row.running, entries_max);
+    pub(super) fn keep(self, totals: &mut RunningTotals, rows_max: usize) {
+        for group in self.daily {
+            totals.daily.put(group.key, group.rows, rows_max);
         }
-        for row in self.hourly {
-            totals.hourly.insert(row.key, row.running, entries_max);
+        for group in self.hourly {
+            totals.hourly.put(group.key, group.rows, rows_max);
         }
     }
 }
 
-/// Reads the rows that these flushes change and this process does not know.
+/// Reads the rows of the days and hours that these flushes change and this process does not know.
 pub(super) async fn read_back(shared: &Shared, pending: &[Pending]) -> Result<Before, Unavailable> {
-    let (mut days, mut hours) = (BTreeSet::new(), BTreeSet::new());
-    for Pending { flush, totals, .. } in pending {
-        let daily = flush.daily.keys().filter(|key| totals.daily.get(key).is_none());
-        days.extend(daily.map(|key| (key.day.number(), key.user_id)));
-        let hourly = flush.hourly.keys().filter(|key| totals.hourly.get(key).is_none());
-        hours.extend(hourly.map(|(hour, _)| (hour.number(), flush.partition.number())));
-    }
     let mut before = Before::default();
-    let (days, hours): (Vec<_>, Vec<_>) = (days.into_iter().collect(), hours.into_iter().collect());
+    for Pending { flush, totals, .. } in pending {
+        let days = flush.daily.keys().map(|key| (key.day, key.user_id));
+        let unknown = days.filter(|key| totals.daily.get(key).is_none());
+        before.daily.extend(unknown.map(|key| (key, Rows::default())));
+        let hours = flush.hourly.keys().map(|(hour, _)| *hour);
+        let unknown = hours.filter(|hour| totals.hourly.get(hour).is_none());
+        before.hourly.extend(unknown.map(|hour| ((flush.partition, hour), Rows::default())));
+    }
+    let days: Vec<_> = before.daily.keys().copied().collect();
+    let hours: Vec<_> = before.hourly.keys().copied().collect();
     for keys in days.chunks(KEYS_MAX) {
         shared.ask(read_daily(shared, keys, &mut before)).await?;
     }
@@ -108,12 +109,8 @@ pub(super) async fn read_back(shared: &Shared, pending: &[Pending]) -> Result<Be
     Ok(before)
 }
 
-async fn read_daily(
-    shared: &Shared,
-    keys: &[(i32, UserId)],
-    before: &mut Before,
-) -> Result<(), Error> {
-    let days: Vec<_> = keys.iter().map(|(day, _)| *day).collect();
+async fn read_daily(shared: &Shared, keys: &[DayKey], before: &mut Before) -> Result<(), Error> {
+    let days: Vec<_> = keys.iter().map(|(day, _)| day.number()).collect();
     let users: Vec<_> = keys.iter().map(|(_, user)| user.to_string()).collect();
     let select = shared.clickhouse.query(include_str!("sql/read_daily.sql"));
     let select = select.param("days", days).param("users", users);
@@ -126,10 +123,11 @@ async fn read_daily(
 
 async fn read_hourly(
     shared: &Shared,
-    keys: &[(i32, u32)],
+    keys: &[(Partition, Hour)],
     before: &mut Before,
 ) -> Result<(), Error> {
-    let (hours, partitions): (Vec<_>, Vec<_>) = keys.iter().copied().unzip();
+    let hours: Vec<_> = keys.iter().map(|(_, hour)| hour.number()).collect();
+    let partitions: Vec<_> = keys.iter().map(|(partition, _)| partition.number()).collect();
     let select = shared.clickhouse.query(include_str!("sql/read_hourly.sql"));
     let select = select.param("hours", hours).param("partitions", partitions);
     let mut rows = select.fetch::<HourlyRow<'_>>()?;
@@ -151,7 +149,7 @@ impl Before {
             reasoning_tokens: row.reasoning_tokens,
         };
         let running = Running { sums, version: Offset::new(row.version) };
-        self.daily.insert(SummaryKey { user_id, day, breakdown }, running);
+        self.daily.entry((day, user_id)).or_default().set(breakdown, running);
     }
 
     fn take_hourly(&mut self, row: &HourlyRow<'_>) {
@@ -165,7 +163,7 @@ impl Before {
             reasoning_tokens: row.reasoning_tokens,
         };
         let running = Running { sums, version: Offset::new(row.version) };
-        self.hourly.insert((partition, (hour, breakdown)), running);
+        self.hourly.entry((partition, hour)).or_default().set(breakdown, running);
     }
 }
 
@@ -178,73 +176,97 @@ fn breakdown(number: i8, model: &str, plan: &str) -> Option<Breakdown> {
 /// What the rows are after these flushes.
 pub(super) fn new_rows(pending: &[Pending], before: &Before) -> Result<Vec<NewRows>, Unavailable> {
     let rows = pending.iter().map(|Pending { flush, totals, .. }| {
-        let known = |key: &SummaryKey| known(&totals.daily, key, before.daily.get(key));
-        let daily = added(flush, &flush.daily, known, day_key)?;
-        let partition = flush.partition;
-        let known = |key: &HourKey| match totals.hourly.get(key) {
-            Some(running) => running,
-            None => before.hourly.get(&(partition, key.clone())).copied().unwrap_or_default(),
-        };
-        let hourly = added(flush, &flush.hourly, known, hour_key)?;
+        let deltas = flush.daily.iter();
+        let deltas = deltas.map(|(key, more)| ((key.day, key.user_id), &key.breakdown, *more));
+        let known = |key: &DayKey| totals.daily.get(key).or_else(|| before.daily.get(key));
+        let daily = added(flush, deltas, known, day_key)?;
+        let deltas = flush.hourly.iter().map(|((hour, breakdown), more)| (*hour, breakdown, *more));
+        let read = |hour: &Hour| before.hourly.get(&(flush.partition, *hour));
+        let known = |hour: &Hour| totals.hourly.get(hour).or_else(|| read(hour));
+        let hourly = added(flush, deltas, known, hour_key)?;
         Ok(NewRows { daily, hourly })
     });
     rows.collect()
 }
 
-fn known<K: Eq + Hash>(ages: &Ages<K>, key: &K, read: Option<&Running>) -> Running {
-    ages.get(key).or(read.copied()).unwrap_or_default()
-}
-
-/// Adds what a flush counted to its rows. A row that stands above the start of the flush holds some
-/// of its events already, from a commit that was cut off: only those above its version are added.
-fn added<K: Clone + Ord + Hash>(
+/// Adds what a flush counted to its rows; those of one group come behind each other.
+fn added<'a, K: Copy + Eq + Hash>(
     flush: &Flush,
-    deltas: &BTreeMap<K, Sums>,
-    known: impl Fn(&K) -> Running,
+    deltas: impl Iterator<Item = (K, &'a Breakdown, Sums)>,
+    known: impl Fn(&K) -> Option<&'a Rows>,
     key_of: impl Fn(&CountedEvent) -> K,
-) -> Result<Vec<NewRow<K>>, Unavailable> {
-    let before: Vec<_> = deltas.iter().map(|(key, more)| (key, *more, known(key))).collect();
-    let ahead: HashMap<&K, Offset> = before
-        .iter()
-        .filter(|(_, _, running)| running.version > flush.range.start)
-        .map(|(key, _, running)| (*key, running.version))
-        .collect();
-    let mut missing: HashMap<K, Sums> = HashMap::new();
-    if !ahead.is_empty() {
-        for event in &flush.counted {
-            let key = key_of(event);
-            if ahead.get(&key).is_some_and(|version| event.offset >= *version) {
-                let sums = missing.entry(key).or_default();
-                *sums = plus(*sums, Sums::of(&event.admitted))?;
-            }
+) -> Result<Vec<Group<K>>, Unavailable> {
+    let mut groups: Vec<Group<K>> = Vec::new();
+    let mut ahead = HashMap::new();
+    for (key, breakdown, more) in deltas {
+        if groups.last().is_none_or(|group| group.key != key) {
+            let rows =
+                known(&key).cloned().ok_or_else(|| unavailable("a row was not read back"))?;
+            groups.push(Group { key, rows, changed: Vec::new() });
+        }
+        let Some(group) = groups.last_mut() else { continue };
+        let version = group.rows.get(breakdown).version;
+        if version > flush.range.start {
+            let place = groups.len() - 1;
+            ahead.insert(
+                (key, breakdown.clone()),
+                Ahead { place, version, missing: Sums::default() },
+            );
+        } else {
+            group.add(breakdown.clone(), more, flush.range.end)?;
         }
     }
-    let rows = before.into_iter().map(|(key, more, running)| {
-        let more = match ahead.get(key) {
-            Some(_) => missing.get(key).copied().unwrap_or_default(),
-            None => more,
-        };
-        let changed = more != Sums::default();
-        let version = running.version.max(flush.range.end);
-        let after = Running { sums: plus(running.sums, more)?, version };
-        let running = if changed { after } else { running };
-        Ok(NewRow { key: key.clone(), running, changed })
-    });
-    rows.collect()
+    if ahead.is_empty() {
+        return Ok(groups);
+    }
+    for event in &flush.counted {
+        if let Some(row) = ahead.get_mut(&(key_of(event), breakdown_of(event)))
+            && event.offset >= row.version
+        {
+            row.missing = plus(row.missing, Sums::of(&event.admitted))?;
+        }
+    }
+    for ((_, breakdown), Ahead { place, missing, .. }) in ahead {
+        groups[place].add(breakdown, missing, flush.range.end)?;
+    }
+    Ok(groups)
+}
+
+/// A row that stands above the start of the flush: it holds some of its events already, from a commit
+/// that was cut off.
+struct Ahead {
+    /// Of its group.
+    place: usize,
+    version: Offset,
+    /// The sums of the events from its version on.
+    missing: Sums,
+}
+
+impl<K> Group<K> {
+    fn add(&mut self, breakdown: Breakdown, more: Sums, end: Offset) -> Result<(), Unavailable> {
+        if more == Sums::default() {
+            return Ok(());
+        }
+        let before = self.rows.get(&breakdown);
+        let version = before.version.max(end);
+        let running = Running { sums: plus(before.sums, more)?, version };
+        self.rows.set(breakdown.clone(), running);
+        self.changed.push((breakdown, running));
+        Ok(())
+    }
 }
 
 fn plus(sums: Sums, more: Sums) -> Result<Sums, Unavailable> {
     sums.plus(more).ok_or_else(|| unavailable("a summary row does not fit 64 bits"))
 }
 
-fn day_key(event: &CountedEvent) -> SummaryKey {
-    let occurred = &event.admitted.event;
-    let breakdown = breakdown_of(event);
-    SummaryKey { user_id: occurred.user_id, day: occurred.occurred_at.day(), breakdown }
+fn day_key(event: &CountedEvent) -> DayKey {
+    let event = &event.admitted.event;
+    (event.occurred_at.day(), event.user_id)
 }
 
-fn hour_key(event: &CountedEvent) -> HourKey {
-    (event.admitted.event.occurred_at.hour(), breakdown_of(event))
+fn hour_key(event: &CountedEvent) -> Hour {
+    event.admitted.event.occurred_at.hour()
 }
 
 fn breakdown_of(event: &CountedEvent) -> Breakdown {
@@ -261,9 +283,8 @@ pub(super) async fn insert(
 ) -> Result<(), Unavailable> {
     let (mut daily, mut hourly) = (Vec::new(), Vec::new());
     for (flush, rows) in flushes.iter().zip(rows) {
-        daily.extend(rows.daily.iter().filter(|row| row.changed));
-        let changed = rows.hourly.iter().filter(|row| row.changed);
-        hourly.extend(changed.map(|row| (flush.partition, row)));
+        daily.extend(rows.daily.iter().flat_map(Group::daily_rows));
+        hourly.extend(rows.hourly.iter().flat_map(|group| group.hourly_rows(flush.partition)));
     }
     tokio::try_join!(
         insert_daily(shared, &daily, deadline),
@@ -274,7 +295,7 @@ pub(super) async fn insert(
 
 async fn insert_daily(
     shared: &Shared,
-    rows: &[&NewRow<SummaryKey>],
+    rows: &[DailyRow<'_>],
     deadline: Instant,
 ) -> Result<(), Unavailable> {
     for rows in rows.chunks(INSERT_ROWS_MAX) {
@@ -284,18 +305,18 @@ async fn insert_daily(
     Ok(())
 }
 
-async fn try_daily(shared: &Shared, rows: &[&NewRow<SummaryKey>]) -> Result<(), Error> {
+async fn try_daily(shared: &Shared, rows: &[DailyRow<'_>]) -> Result<(), Error> {
     let insert = shared.clickhouse.insert::<DailyRow<'_>>("token_usage_summary", CONFIRMED_WITHIN);
     let mut insert = insert.await?;
     for row in rows {
-        insert.write(&daily_row(row)).await?;
+        insert.write(row).await?;
     }
     insert.end().await
 }
 
 async fn insert_hourly(
     shared: &Shared,
-    rows: &[(Partition, &NewRow<HourKey>)],
+    rows: &[HourlyRow<'_>],
     deadline: Instant,
 ) -> Result<(), Unavailable> {
     for rows in rows.chunks(INSERT_ROWS_MAX) {
@@ -305,45 +326,49 @@ async fn insert_hourly(
     Ok(())
 }
 
-async fn try_hourly(shared: &Shared, rows: &[(Partition, &NewRow<HourKey>)]) -> Result<(), Error> {
+async fn try_hourly(shared: &Shared, rows: &[HourlyRow<'_>]) -> Result<(), Error> {
     let insert = shared.clickhouse.insert::<HourlyRow<'_>>("token_usage_hourly", CONFIRMED_WITHIN);
     let mut insert = insert.await?;
-    for (partition, row) in rows {
-        insert.write(&hourly_row(*partition, row)).await?;
+    for row in rows {
+        insert.write(row).await?;
     }
     insert.end().await
 }
 
-fn daily_row(NewRow { key, running, .. }: &NewRow<SummaryKey>) -> DailyRow<'_> {
-    let Running { sums, version } = running;
-    DailyRow {
-        day: key.day.number(),
-        user_id: uuid(key.user_id),
-        request_type: type_number(key.breakdown.request_type),
-        model: key.breakdown.model.as_str(),
-        plan: key.breakdown.plan.as_str(),
-        events: sums.events,
-        prompt_tokens: sums.prompt_tokens,
-        completion_tokens: sums.completion_tokens,
-        cached_tokens: sums.cached_tokens,
-        reasoning_tokens: sums.reasoning_tokens,
-        version: version.number(),
+impl Group<DayKey> {
+    fn daily_rows(&self) -> impl Iterator<Item = DailyRow<'_>> {
+        let (day, user_id) = (self.key.0.number(), uuid(self.key.1));
+        self.changed.iter().map(move |(breakdown, Running { sums, version })| DailyRow {
+            day,
+            user_id,
+            request_type: type_number(breakdown.request_type),
+            model: breakdown.model.as_str(),
+            plan: breakdown.plan.as_str(),
+            events: sums.events,
+            prompt_tokens: sums.prompt_tokens,
+            completion_tokens: sums.completion_tokens,
+            cached_tokens: sums.cached_tokens,
+            reasoning_tokens: sums.reasoning_tokens,
+            version: version.number(),
+        })
     }
 }
 
-fn hourly_row(partition: Partition, row: &NewRow<HourKey>) -> HourlyRow<'_> {
-    let ((hour, breakdown), Running { sums, version }) = (&row.key, row.running);
-    HourlyRow {
-        hour: hour.number(),
-        log_partition: partition.number(),
-        request_type: type_number(breakdown.request_type),
-        model: breakdown.model.as_str(),
-        plan: breakdown.plan.as_str(),
-        events: sums.events,
-        prompt_tokens: sums.prompt_tokens,
-        completion_tokens: sums.completion_tokens,
-        cached_tokens: sums.cached_tokens,
-        reasoning_tokens: sums.reasoning_tokens,
-        version: version.number(),
+impl Group<Hour> {
+    fn hourly_rows(&self, partition: Partition) -> impl Iterator<Item = HourlyRow<'_>> {
+        let (hour, log_partition) = (self.key.number(), partition.number());
+        self.changed.iter().map(move |(breakdown, Running { sums, version })| HourlyRow {
+            hour,
+            log_partition,
+            request_type: type_number(breakdown.request_type),
+            model: breakdown.model.as_str(),
+            plan: breakdown.plan.as_str(),
+            events: sums.events,
+            prompt_tokens: sums.prompt_tokens,
+            completion_tokens: sums.completion_tokens,
+            cached_tokens: sums.cached_tokens,
+            reasoning_tokens: sums.reasoning_tokens,
+            version: version.number(),
+        })
     }
 }
