@@ -83,6 +83,9 @@ transaction.state.log.replication.factor=$copies
 transaction.state.log.min.isr=$((copies > 1 ? 2 : 1))
 share.coordinator.state.topic.replication.factor=$copies
 share.coordinator.state.topic.min.isr=$((copies > 1 ? 2 : 1))
+# The default is 3 and 8 threads for a machine of its own: here they would only take turns.
+num.network.threads=1
+num.io.threads=2
 # Tests kill consumers and brokers and wait for the others to notice.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
