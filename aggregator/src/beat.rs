@@ -4,10 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From one flush to the next, unless a whole one waits: a flush of few records costs almost as much
-/// as one of many. An event after a quiet moment does not wait.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
-
 /// A flush of so many is worth what it costs, and to rest after it would only let more of them wait.
 const RESTING_RECORDS_MAX: usize = 10_000;
 
@@ -15,11 +11,12 @@ const RESTING_RECORDS_MAX: usize = 10_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beat {
     first: Instant,
+    interval: Duration,
 }
 
 impl Beat {
-    pub(crate) fn from_now_on() -> Self {
-        Self { first: Instant::now() }
+    pub(crate) fn from_now_on(interval: Duration) -> Self {
+        Self { first: Instant::now(), interval: interval.max(Duration::from_millis(1)) }
     }
 
     /// The beat for the flush after one of so many records that took from `started` to `ended`: after a
@@ -27,10 +24,10 @@ impl Beat {
     /// have much to do, counting leaves them half of the time.
     pub(crate) fn after(self, started: Instant, ended: Instant, records: usize) -> Instant {
         let rests = records < RESTING_RECORDS_MAX;
-        let from = if rests { ended + (ended - started).min(FLUSH_INTERVAL) } else { started };
+        let from = if rests { ended + (ended - started).min(self.interval) } else { started };
         let passed = from.saturating_duration_since(self.first).as_nanos();
-        let into = passed % FLUSH_INTERVAL.as_nanos();
-        from + FLUSH_INTERVAL.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
+        let into = passed % self.interval.as_nanos();
+        from + self.interval.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
     }
 }
 
@@ -38,11 +35,12 @@ impl Beat {
 mod tests {
     use super::*;
 
+    const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
     const SHORTLY: Duration = Duration::from_millis(1);
 
     #[test]
     fn whoever_flushed_when_flushes_next_at_the_same_beat() {
-        let beat = Beat::from_now_on();
+        let beat = Beat::from_now_on(FLUSH_INTERVAL);
         let second = beat.first + FLUSH_INTERVAL * 2;
         for time in [second - FLUSH_INTERVAL, second - FLUSH_INTERVAL + SHORTLY, second - SHORTLY] {
             assert_eq!(beat.after(time, time, 1), second);
@@ -52,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_small_flush_is_followed_by_a_rest_as_long_as_itself_and_no_longer_than_a_beat() {
-        let beat = Beat::from_now_on();
+        let beat = Beat::from_now_on(FLUSH_INTERVAL);
         let rest = |took| beat.after(beat.first, beat.first + took, 1) - beat.first;
         assert_eq!(rest(FLUSH_INTERVAL / 2 - SHORTLY), FLUSH_INTERVAL);
         assert_eq!(rest(FLUSH_INTERVAL / 2), FLUSH_INTERVAL * 2);
@@ -61,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_large_flush_is_followed_by_the_next_beat() {
-        let beat = Beat::from_now_on();
+        let beat = Beat::from_now_on(FLUSH_INTERVAL);
         let ended = beat.first + FLUSH_INTERVAL * 2;
         assert_eq!(beat.after(beat.first, ended, RESTING_RECORDS_MAX), beat.first + FLUSH_INTERVAL);
     }

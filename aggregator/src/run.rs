@@ -33,6 +33,9 @@ pub struct Aggregator {
     /// How long counted records stay in the log. A ledger that is not fsynced at each commit is
     /// made again from them after a loss of power, so never shorter than some minutes.
     pub log_retention: Duration,
+    /// From one flush to the next, unless a whole one waits: a flush of few records costs almost as
+    /// much as one of many. An event after a quiet moment does not wait.
+    pub flush_interval: Duration,
 }
 
 /// A partition is counted no more, and a person must look. What came before is safe.
@@ -84,7 +87,7 @@ impl Aggregator {
         let (stop, stopping) = watch::channel(false);
         let mut owned = Owned {
             aggregator: &self,
-            beat: Beat::from_now_on(),
+            beat: Beat::from_now_on(self.flush_interval),
             stopping,
             tasks: JoinSet::new(),
             running: BTreeMap::new(),

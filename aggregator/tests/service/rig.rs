@@ -85,6 +85,7 @@ impl Rig {
             clock: clock.clone(),
             progress: Arc::new(Progress::new(clock.clone())),
             log_retention: Duration::from_secs(3600),
+            flush_interval: Duration::from_millis(500),
         };
         Self { directory, clock, log, ledger, counter, faults, aggregator }
     }

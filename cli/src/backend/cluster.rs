@@ -143,6 +143,7 @@ impl Cluster {
             clock: Arc::clone(clock),
             progress: Arc::new(progress),
             log_retention: context.settings.log_retention,
+            flush_interval: context.settings.flush_interval(),
         })
     }
 

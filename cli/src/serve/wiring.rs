@@ -115,6 +115,7 @@ fn aggregator(context: &Context, stores: &Stores) -> Option<Aggregator> {
         clock: Arc::clone(clock),
         progress: Arc::new(Progress::new(Arc::clone(clock))),
         log_retention: context.settings.log_retention,
+        flush_interval: context.settings.flush_interval(),
     })
 }
 

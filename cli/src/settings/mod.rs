@@ -159,6 +159,8 @@ pub(crate) struct Settings {
     pub(crate) models: Arc<ModelCatalogue>,
     /// How long counted records stay in the log.
     pub(crate) log_retention: Duration,
+    /// From one commit of counted events to the next; `None`: as suits the stores.
+    pub(crate) flush_interval: Option<Duration>,
     /// Open client connections.
     pub(crate) max_connections: usize,
     /// How often the books are compared by themselves.
@@ -182,6 +184,16 @@ impl Settings {
             _ => (Err(SettingErrors(errors)), found),
         }
     }
+
+    /// From one commit of counted events to the next.
+    ///
+    /// An insert costs ClickHouse some milliseconds for each of five tables, however little is in it,
+    /// and it asks for one in a second at most
+    /// (<https://clickhouse.com/docs/optimize/bulk-inserts>); SQLite has no such price.
+    pub(crate) fn flush_interval(&self) -> Duration {
+        let auto = if self.cluster.is_some() { 1000 } else { 500 };
+        self.flush_interval.unwrap_or(Duration::from_millis(auto))
+    }
 }
 
 struct Reader {
@@ -204,6 +216,7 @@ impl Reader {
         let trusted_proxies = self.many("trusted-proxy", parse::network);
         let catalogues = self.catalogues();
         let log_retention = self.one("log-retention", parse::positive_duration);
+        let flush_interval = self.one("flush-interval", flush_interval);
         let max_connections = self.one("max-connections", parse::count);
         let reconcile_interval = self.one("reconcile-interval", parse::positive_duration);
         let log_format = self.one("log-format", log_format);
@@ -228,6 +241,7 @@ impl Reader {
             plans: Arc::new(plans),
             models: Arc::new(models),
             log_retention: log_retention?,
+            flush_interval: flush_interval?,
             max_connections: max_connections?,
             reconcile_interval: reconcile_interval?,
             log_format: log_format?,
@@ -288,6 +302,17 @@ impl Reader {
         let made = text.and_then(|text| read(&text));
         self.noted(name, made)
     }
+}
+
+/// Longer ones would keep users waiting for what they have just used.
+fn flush_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let wrong = || "must be auto, or a duration from 50ms to 10s".to_owned();
+    let span = parse::duration(text).map_err(|_| wrong())?;
+    let bearable = Duration::from_millis(50)..=Duration::from_secs(10);
+    bearable.contains(&span).then_some(Some(span)).ok_or_else(wrong)
 }
 
 fn roles(text: &str) -> Result<Roles, String> {

@@ -150,6 +150,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long records that were counted stay in the event log",
     )),
     setting(
+        "flush-interval",
+        "DURATION",
+        "auto",
+        "From one commit of counted events to the next: shorter shows them sooner, longer costs the \
+         stores less; auto: 500ms on a single node, 1s in a cluster",
+    ),
+    setting(
         "max-connections",
         "NUMBER",
         "10000",

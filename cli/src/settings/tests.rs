@@ -80,16 +80,34 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     assert!(read(&["tokenmeter", "--role", "api,ingest", "--role", "aggregator"]).0.is_ok());
 }
 
+const CLUSTER: [&str; 9] = [
+    "tokenmeter",
+    "--kafka-brokers",
+    "127.0.0.1:9092",
+    "--redis-url",
+    "redis://127.0.0.1/",
+    "--clickhouse-url",
+    "http://127.0.0.1:8123",
+    "--postgres-url",
+    "postgres://127.0.0.1/t",
+];
+
+#[test]
+fn counting_keeps_the_pace_that_is_asked_for_or_suits_the_stores() {
+    let interval = |arguments: &[&str]| read(arguments).0.map(|found| found.flush_interval());
+    assert_eq!(interval(&["tokenmeter"]).unwrap(), Duration::from_millis(500));
+    assert_eq!(interval(&CLUSTER).unwrap(), Duration::from_secs(1));
+    let given = interval(&["tokenmeter", "--flush-interval", "250ms"]);
+    assert_eq!(given.unwrap(), Duration::from_millis(250));
+    for wrong in ["0s", "49ms", "11s", "soon"] {
+        let error = interval(&["tokenmeter", "--flush-interval", wrong]).unwrap_err().to_string();
+        assert!(error.contains("from 50ms to 10s"), "{error}");
+    }
+}
+
 #[test]
 fn a_cluster_has_all_four_servers_or_none() {
-    let servers = [
-        ["--kafka-brokers", "127.0.0.1:9092"],
-        ["--redis-url", "redis://127.0.0.1/"],
-        ["--clickhouse-url", "http://127.0.0.1:8123"],
-        ["--postgres-url", "postgres://127.0.0.1/t"],
-    ];
-    let all: Vec<&str> =
-        ["tokenmeter"].into_iter().chain(servers.as_flattened().to_vec()).collect();
+    let all = CLUSTER;
     let cluster = |arguments: &[&str]| read(arguments).0.unwrap().cluster;
     assert!(cluster(&["tokenmeter"]).is_none());
     let found = cluster(&all).unwrap();
