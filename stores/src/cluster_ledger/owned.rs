@@ -182,7 +182,6 @@ impl Partitions {
         totals: RunningTotals,
     ) -> Result<(), Unavailable> {
         let crowded = self.ids.load(Ordering::Relaxed) > self.ids_max / 2;
-        let full = self.is_full();
         self.with(cursor.partition, |owned| {
             (owned.cursor, owned.totals) = (cursor, totals);
             for CountedEvent { log_time, admitted, .. } in counted {
@@ -190,8 +189,7 @@ impl Partitions {
             }
             // While there is room, more is kept than is needed: so the horizon may grow again.
             let kept = if crowded { length(cursor.horizon) } else { HORIZON_MAX };
-            let worth = if full { kept / 64 } else { kept / 8 };
-            owned.ids.forget_before(cursor.log_time.minus(kept + MARGIN), worth);
+            owned.ids.forget_before(cursor.log_time.minus(kept + MARGIN));
             let partition = cursor.partition.to_string();
             metrics::gauge!("tokenmeter_duplicate_horizon_seconds", "partition" => partition)
                 .set(length(cursor.horizon).as_secs_f64());

@@ -138,7 +138,7 @@ async fn a_full_memory_bears_a_shorter_horizon_and_an_empty_one_the_longest() {
         tape.append_event_at(log_time, timeless(&format!("event {minute}")));
     }
     // Room for 100 ids.
-    let little = LedgerSettings { duplicate_memory_bytes: 100 * 53, ..settings() };
+    let little = LedgerSettings { duplicate_memory_bytes: 100 * 40, ..settings() };
     let ledger = cluster.another_with(little);
     assert_eq!(counted_by(&ledger, &tape, 0, 50).await, 50);
     let longest = Horizon::Within(HORIZON_MAX);
