@@ -15,7 +15,7 @@ const FLUSH_RECORDS_MAX: usize = 25_000;
 
 /// Records of the flushes of all partitions together: this, and what the source prefetches, bounds the
 /// memory that a backlog takes.
-const ALL_FLUSHES_RECORDS_MAX: usize = 50_000;
+const ALL_FLUSHES_RECORDS_MAX: usize = 40_000;
 
 /// So many records of each partition are held, however many partitions there are.
 const FLUSH_RECORDS_MIN: usize = 500;

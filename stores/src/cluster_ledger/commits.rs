@@ -44,7 +44,7 @@ const GATHERING_KNOWN: Duration = Duration::from_millis(500);
 
 /// So many wait for no more (<https://clickhouse.com/docs/optimize/bulk-inserts> asks for 10 000 to
 /// 100 000 rows).
-const WORTHWHILE_EVENTS: usize = 50_000;
+const WORTHWHILE_EVENTS: usize = 40_000;
 
 /// Commits what comes in, as much at a time as waits. Ends when nobody can commit any more.
 pub(super) async fn group_and_commit(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {

@@ -43,7 +43,7 @@ impl KafkaSettings {
             group: "tokenmeter-aggregator".to_owned(),
             generation: 0,
             session_timeout: Duration::from_secs(10),
-            prefetched_records_max: 65_536,
+            prefetched_records_max: 40_000,
             client_options: BTreeMap::new(),
         }
     }
@@ -251,7 +251,7 @@ mod tests {
     fn prefetched_records_are_shared_out_among_the_partitions() {
         let mut settings = KafkaSettings::new("127.0.0.1:9092");
         settings.partitions = NonZeroU32::new(4).unwrap();
-        assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("16384"));
+        assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("10000"));
         settings.prefetched_records_max = 1;
         assert_eq!(settings.consumer().unwrap().get("queued.min.messages"), Some("1000"));
     }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use metering::accounts::UserId;
 use metering::time::Timestamp;
 use metering::usage::{
-    Books, CommitError, Committed, Flush, LogRecord, Offset, Partition, Payload, UsageEvent,
-    UsageLedger, fold,
+    Books, CommitError, Committed, Flush, Horizon, LogRecord, Offset, Partition, Payload,
+    UsageEvent, UsageLedger, fold,
 };
 use sqlx::AssertSqlSafe;
 use stores::cluster_ledger::{ClusterLedger, LedgerSettings};
@@ -131,9 +131,20 @@ impl Tape {
     /// What a process makes of the records `from..to` that has just taken over.
     async fn flush(&self, ledger: &ClusterLedger, from: usize, to: usize) -> Flush {
         let cursor = ledger.take_over(self.partition).await.unwrap();
+        self.flush_on(ledger, cursor.horizon, from, to).await
+    }
+
+    /// What the process makes of them that has counted those before.
+    async fn flush_on(
+        &self,
+        ledger: &ClusterLedger,
+        horizon: Horizon,
+        from: usize,
+        to: usize,
+    ) -> Flush {
         let records = self.records[from..to].to_vec();
-        let seen = ledger.seen(self.partition, cursor.horizon, &records).await.unwrap();
-        fold(self.partition, cursor.horizon, records, &seen).unwrap()
+        let seen = ledger.seen(self.partition, horizon, &records).await.unwrap();
+        fold(self.partition, horizon, records, &seen).unwrap()
     }
 
     async fn count(

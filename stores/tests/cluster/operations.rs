@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use metering::usage::{Books, CommitError, LedgerLookup, Offset, UsageLedger, UsageReports};
+use metering::usage::{
+    Books, CommitError, LedgerLookup, ModelName, Offset, UsageEvent, UsageLedger, UsageReports,
+};
 use stores::clickhouse::{Database, SchemaError, check, migrate};
 use stores::cluster_ledger::{ClusterLedger, LedgerSettings};
 
@@ -60,6 +62,24 @@ async fn a_new_log_goes_on_where_the_old_one_was_left() {
     let known = ledger.known(&[key(&event(user(1), "a"))]).await.unwrap();
     assert_eq!(known.found[0].map(|known| known.offset), Some(Offset::new(0)));
     cluster.balances(3).await;
+}
+
+#[tokio::test]
+async fn who_has_read_a_day_and_an_hour_does_not_read_them_again_for_another_model() {
+    let cluster = fresh().await.store;
+    let (ledger, mut tape) = (cluster.ledger(), Tape::new(PARTITION));
+    tape.append(event(user(1), "a"));
+    tape.append(UsageEvent { model: ModelName::new("another"), ..event(user(1), "b") });
+    let committed = tape.count(&ledger, 0, 1).await.unwrap();
+    // Whoever reads these rows adds to them.
+    for table in ["token_usage_summary", "token_usage_hourly"] {
+        let row = "SELECT * REPLACE ('another' AS model, 0 AS version)";
+        let statement = format!("INSERT INTO {table} {row} FROM {table} FINAL");
+        cluster.clickhouse.execute(&statement).await;
+    }
+    let flush = tape.flush_on(&ledger, committed.cursor.horizon, 1, 2).await;
+    ledger.commit(flush).await.unwrap();
+    cluster.balances(2).await;
 }
 
 #[tokio::test]
