@@ -35,7 +35,8 @@ impl Beat {
 mod tests {
     use super::*;
 
-    const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+    /// As no backend has it by default.
+    const FLUSH_INTERVAL: Duration = Duration::from_millis(700);
     const SHORTLY: Duration = Duration::from_millis(1);
 
     #[test]

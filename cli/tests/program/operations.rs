@@ -1,5 +1,7 @@
 //! What operators see: metrics, health, books, dead letters.
 
+use std::time::{Duration, Instant};
+
 use crate::server::{Installation, eventually, text};
 use crate::tour::{call, register, wait_for_tokens};
 
@@ -37,6 +39,27 @@ fn metrics_have_every_promised_family_with_help_and_type() {
     }
     // Not on the public listener.
     assert_eq!(server.http.get("/metrics").status, 404);
+}
+
+#[test]
+fn counting_commits_no_more_often_than_it_was_asked_to() {
+    const INTERVAL: Duration = Duration::from_secs(2);
+    let installation = Installation::new();
+    let server = installation.start_with(&["--flush-interval", "2s"]);
+    let ada = register(&server, "ada@example.org");
+    let (started, mut tracked) = (Instant::now(), 0);
+    while started.elapsed() < INTERVAL * 2 {
+        ada.post("/api/tokens/me/track", &call(&format!("call-{tracked}"), 1, 0)).expect(201);
+        tracked += 1;
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    wait_for_tokens(&ada, tracked);
+    let metrics = server.ops.get("/metrics").text;
+    let of = |line: &str| line.strip_prefix("tokenmeter_flush_records_count ")?.parse::<u32>().ok();
+    let flushes = metrics.lines().find_map(of).unwrap();
+    // The first one does not wait, and the last one may be due at any time.
+    let beats = started.elapsed().as_secs_f64() / INTERVAL.as_secs_f64();
+    assert!(f64::from(flushes) <= beats + 2.0, "{flushes} commits in {beats} intervals");
 }
 
 #[test]

@@ -56,7 +56,8 @@ impl CountedIds {
         self.floor
     }
 
-    /// When the oldest one was counted.
+    /// When the first of them was counted; a later one may be older by as much as the log's time steps
+    /// back.
     pub(super) fn oldest(&self) -> Timestamp {
         self.counts.first().map_or(Timestamp::MAX, |count| long(count.log_time))
     }
