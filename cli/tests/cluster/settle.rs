@@ -61,7 +61,9 @@ pub(crate) fn answers(serving: &Serving, users: &[LoadUser]) {
 #[track_caller]
 pub(crate) fn drained(cluster: &Cluster) {
     let ends = stores::kafka_ends(&cluster.kafka_brokers, &cluster.topic, PARTITIONS);
-    let cursors = "SELECT position FROM cursors ORDER BY log_partition";
+    // The high bits are the log's generation.
+    let cursors = "SELECT position - (SELECT max(number)::bigint << 48 FROM log_generations)
+                   FROM cursors ORDER BY log_partition";
     eventually("the log is counted", || {
         let cursors = stores::postgres_numbers(&cluster.postgres_url, cursors);
         let cursors: Vec<i64> = cursors.into_iter().flatten().collect();
