@@ -69,6 +69,13 @@ pub(super) struct Cursors {
 }
 
 impl Cursors {
+    /// Those that stand below an offset.
+    pub(super) fn below(self, offset: u64) -> Self {
+        let all = self.partitions.into_iter().zip(self.positions);
+        let (partitions, positions) = all.filter(|(_, position)| *position < offset).unzip();
+        Self { partitions, positions }
+    }
+
     /// In the order of their numbers; `lock` keeps them from moving until the transaction ends.
     pub(super) async fn read(open: &mut PgConnection, lock: bool) -> Result<Self, sqlx::Error> {
         let select = if lock {

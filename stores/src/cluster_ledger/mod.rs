@@ -14,6 +14,7 @@ mod counted_ids;
 mod dead_letters;
 mod erasure;
 mod events;
+mod generations;
 mod history;
 mod known_ids;
 mod lookup;
@@ -177,12 +178,13 @@ impl ClusterLedger {
     }
 
     /// Starts the generation of the settings: every partition goes on at the first offset of a new
-    /// log. What was counted stays. Nobody may count meanwhile. Answers how many partitions moved.
+    /// log. What was counted stays; what a commit that was cut off has stored is counted. Nobody else
+    /// may count meanwhile. Answers how many partitions moved.
     ///
     /// # Errors
-    /// [`Unavailable`]: nothing has changed.
+    /// [`Unavailable`]: it is not started; call it again.
     pub async fn start_generation(&self) -> Result<u64, Unavailable> {
-        take_over::start_generation(&self.shared).await
+        generations::start_generation(&self.shared).await
     }
 }
 

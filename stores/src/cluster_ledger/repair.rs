@@ -1,6 +1,7 @@
 //! Rebuilding summaries and statistics from the events.
 
 use metering::Unavailable;
+use sqlx::PgConnection;
 
 use super::books::{BOOK_TIMEOUT, Cursors, patient};
 use super::comparing::{Month, Months};
@@ -32,7 +33,13 @@ const REBUILT: [[&str; 5]; 2] = [
 /// in other processes must be stopped: they know the totals of rows that are replaced here.
 pub(super) async fn repair(shared: &Shared) -> Result<(), Unavailable> {
     let mut open = patient(shared, "SELECT 1").await?;
-    let cursors = Cursors::read(&mut open, true).await.map_err(unavailable)?;
+    rebuild(shared, &mut open).await?;
+    open.commit().await.map_err(unavailable)
+}
+
+/// The same within a transaction.
+pub(super) async fn rebuild(shared: &Shared, open: &mut PgConnection) -> Result<(), Unavailable> {
+    let cursors = Cursors::read(open, true).await.map_err(unavailable)?;
     for statements in REBUILT {
         for statement in statements {
             let statement = shared
@@ -53,17 +60,16 @@ pub(super) async fn repair(shared: &Shared) -> Result<(), Unavailable> {
         let ended = next.is_none();
         rows.extend(next);
         if rows.len() >= ROWS_MAX || ended {
-            insert(&mut open, &rows).await?;
+            insert(open, &rows).await?;
             rows.clear();
         }
         if ended {
-            break;
+            return Ok(());
         }
     }
-    open.commit().await.map_err(unavailable)
 }
 
-async fn insert(open: &mut sqlx::PgConnection, rows: &[Month]) -> Result<(), Unavailable> {
+async fn insert(open: &mut PgConnection, rows: &[Month]) -> Result<(), Unavailable> {
     let column = |place: usize| -> Result<Vec<i64>, Unavailable> {
         rows.iter().map(|month| stored(month.sums[place])).collect()
     };

@@ -25,8 +25,8 @@ const GENERATION_BIT: u32 = 48;
 /// Between two rows of ids that are loaded nothing takes so long, but a server that hangs.
 const NEXT_ROW_WITHIN: Duration = Duration::from_secs(60);
 
-/// The first offset of a generation.
-fn first_offset(shared: &Shared) -> Offset {
+/// The first offset of the generation that is counted.
+pub(super) fn first_offset(shared: &Shared) -> Offset {
     Offset::new(u64::from(shared.settings.generation) << GENERATION_BIT)
 }
 
@@ -92,14 +92,6 @@ pub(super) async fn position(shared: &Shared, partition: Partition) -> Result<Of
     let position = shared.postgres.within(STORE, reading).await?;
     let position = position.and_then(|position| u64::try_from(position).ok());
     Ok(position.map_or(first_offset(shared), Offset::new))
-}
-
-/// See `ClusterLedger::start_generation`.
-pub(super) async fn start_generation(shared: &Shared) -> Result<u64, Unavailable> {
-    let first = stored(first_offset(shared).number())?;
-    let update = sqlx::query(include_str!("sql/start_generation.sql")).bind(first);
-    let moving = async { update.execute(shared.postgres.pool()).await };
-    Ok(shared.postgres.within(STORE, moving).await?.rows_affected())
 }
 
 #[derive(Row, Deserialize)]

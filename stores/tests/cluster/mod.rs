@@ -111,6 +111,14 @@ impl Tape {
         Self { partition, first: 0, records: Vec::new() }
     }
 
+    /// The same records in another log.
+    fn move_to(&mut self, first: u64) {
+        self.first = first;
+        for (place, record) in self.records.iter_mut().enumerate() {
+            record.offset = Offset::new(first + place as u64);
+        }
+    }
+
     fn append_at(&mut self, log_time: Timestamp, payload: Payload) {
         let offset = Offset::new(self.first + self.records.len() as u64);
         self.records.push(LogRecord { offset, log_time, payload });

@@ -93,6 +93,36 @@ async fn a_commit_that_was_cut_off_is_made_again_with_any_other_cuts() {
 }
 
 #[tokio::test]
+async fn of_a_log_that_is_gone_what_a_commit_had_stored_before_it_was_cut_off_is_counted() {
+    let slim = ["token_usage_log", "token_usage_ids"];
+    let summaries = ["token_usage_summary", "token_usage_hourly"];
+    // What was not stored yet, and how many events are left.
+    let cases: [(Vec<&str>, u64); 4] = [
+        (vec![], 7),
+        (summaries.to_vec(), 7),
+        ([slim, summaries].concat(), 7),
+        ([vec!["token_usage"], summaries.to_vec()].concat(), 0),
+    ];
+    for (missing, left) in cases {
+        let (cluster, mut tape) = (fresh().await.store, seven());
+        cut_off(&cluster, &tape, 7).await;
+        for table in &missing {
+            cluster.clickhouse.execute(&format!("TRUNCATE TABLE {table}")).await;
+        }
+        let ledger = cluster.another_with(LedgerSettings { generation: 1, ..settings() });
+        assert_eq!(ledger.start_generation().await.unwrap(), 1);
+        cluster.balances(left).await;
+        let known = ledger.known(&[key(&event(user(0), "event 0"))]).await.unwrap();
+        assert_eq!(known.found[0].is_some(), left > 0, "{missing:?}");
+        // Whoever sends them again is counted once.
+        tape.move_to(1 << 48);
+        let committed = tape.count(&ledger, 0, 7).await.unwrap();
+        assert_eq!(committed.cursor.position, Offset::new((1 << 48) + 7));
+        cluster.balances(7).await;
+    }
+}
+
+#[tokio::test]
 async fn a_commit_in_doubt_needs_a_take_over_and_then_goes_on() {
     let (cluster, tape) = (fresh().await.store, seven());
     let ledger = cluster.ledger();
