@@ -41,7 +41,11 @@ impl fmt::Display for Partition {
     }
 }
 
-/// A record's place in its partition. Dense: the next record has the next offset.
+/// From here on the bits of an offset are its log's generation.
+const GENERATION_BIT: u32 = 48;
+
+/// A record's place in its partition. Dense: the next record has the next offset. The high 16 bits are
+/// the log's generation: 0, and one more with each log that takes the place of the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u64);
 
@@ -54,6 +58,21 @@ impl Offset {
     /// Its number.
     pub const fn number(self) -> u64 {
         self.0
+    }
+
+    /// The first of a log.
+    pub const fn first_of(generation: u16) -> Self {
+        Self((generation as u64) << GENERATION_BIT)
+    }
+
+    /// Which log it is of.
+    pub const fn generation(self) -> u64 {
+        self.0 >> GENERATION_BIT
+    }
+
+    /// The place in its log alone.
+    pub const fn within_generation(self) -> u64 {
+        self.0 & ((1 << GENERATION_BIT) - 1)
     }
 
     /// `count` records further.

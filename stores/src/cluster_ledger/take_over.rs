@@ -19,15 +19,12 @@ use super::owned::{Owned, length};
 use super::stored::{STORE, partition_number, stored, unavailable};
 use super::{Shared, lookup};
 
-/// The generation stands in the bits from here on.
-const GENERATION_BIT: u32 = 48;
-
 /// Between two rows of ids that are loaded nothing takes so long, but a server that hangs.
 const NEXT_ROW_WITHIN: Duration = Duration::from_secs(60);
 
 /// The first offset of the generation that is counted.
 pub(super) fn first_offset(shared: &Shared) -> Offset {
-    Offset::new(u64::from(shared.settings.generation) << GENERATION_BIT)
+    Offset::first_of(shared.settings.generation)
 }
 
 /// See `UsageLedger::take_over`.
@@ -36,7 +33,7 @@ pub(super) async fn take_over(
     partition: Partition,
 ) -> Result<Cursor, Unavailable> {
     let cursor = begin_cursor(shared, partition).await?;
-    let found = cursor.position.number() >> GENERATION_BIT;
+    let found = cursor.position.generation();
     if found != u64::from(shared.settings.generation) {
         let expected = shared.settings.generation;
         return Err(unavailable(format!(

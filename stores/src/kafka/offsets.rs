@@ -5,9 +5,6 @@ use metering::usage::Offset;
 
 use super::unavailable;
 
-const KAFKA_BITS: u32 = 48;
-const KAFKA_MAX: u64 = (1 << KAFKA_BITS) - 1;
-
 /// Which of the topics that the log has been kept in. A later one's offsets are all larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation(u16);
@@ -19,15 +16,18 @@ impl Generation {
 
     /// Kafka's offset as the domain counts.
     pub(super) fn offset(self, kafka: i64) -> Result<Offset, Unavailable> {
-        match u64::try_from(kafka) {
-            Ok(low) if low <= KAFKA_MAX => Ok(Offset::new(u64::from(self.0) << KAFKA_BITS | low)),
-            _ => Err(unavailable(format!("Kafka's offset {kafka} is out of range"))),
+        let place = u64::try_from(kafka).unwrap_or(u64::MAX);
+        let offset = Offset::first_of(self.0).plus(place);
+        if offset.within_generation() == place {
+            Ok(offset)
+        } else {
+            Err(unavailable(format!("Kafka's offset {kafka} is out of range")))
         }
     }
 
     /// The place in this generation's topic.
     pub(super) fn kafka(self, offset: Offset) -> Result<i64, Unavailable> {
-        let generation = offset.number() >> KAFKA_BITS;
+        let generation = offset.generation();
         if generation != u64::from(self.0) {
             return Err(unavailable(format!(
                 "offset {offset} is of generation {generation} of the log, and the topic is \
@@ -35,7 +35,7 @@ impl Generation {
                 self.0
             )));
         }
-        Ok((offset.number() & KAFKA_MAX).cast_signed())
+        Ok(offset.within_generation().cast_signed())
     }
 }
 
@@ -61,6 +61,7 @@ mod tests {
         let generation = Generation::new(1);
         assert!(generation.offset(-1).is_err());
         assert!(generation.offset(1 << 48).is_err());
+        assert!(Generation::new(u16::MAX).offset(1 << 48).is_err());
     }
 
     #[test]
