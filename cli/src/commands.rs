@@ -101,7 +101,8 @@ impl From<RoleArg> for Role {
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
     /// Count another topic from now on: the one of --kafka-topic, or one made anew under the old
-    /// name. Nobody may serve meanwhile
+    /// name. A log that is whole is left only when everything in it is counted. Nobody may serve
+    /// meanwhile
     #[arg(long)]
     pub(crate) new_log: bool,
     #[command(flatten)]

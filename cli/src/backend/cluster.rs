@@ -9,7 +9,9 @@ use ingest::LookUp;
 use metering::quota::{QuotaCounter, Seeds};
 use metering::usage::Books as _;
 use stores::cluster_ledger::{ClusterLedger, LedgerSettings};
-use stores::kafka::{KafkaAdmin, KafkaEventLog, KafkaEventSource, KafkaSettings, TopicId};
+use stores::kafka::{
+    KafkaAdmin, KafkaEventLog, KafkaEventSource, KafkaSettings, TopicError, TopicId,
+};
 use stores::postgres::log_generations::{self, LogGeneration};
 use stores::postgres::{PoolSettings, PostgresAccounts, PostgresEpochs};
 use stores::redis::{RedisQuotaCounter, RedisSettings};
@@ -88,12 +90,10 @@ impl Cluster {
     pub(crate) async fn check_topic(&self) -> anyhow::Result<()> {
         let admin = KafkaAdmin::new(&self.kafka())?;
         let (found, expected) = (admin.check_topic().await?, self.topic_id()?);
-        let topic = &self.generation.topic;
-        anyhow::ensure!(
-            found == expected,
-            "the topic {topic} is not the event log that was counted so far ({found}, not \
-             {expected}): it was made anew. `tokenmeter migrate --new-log` begins to count it"
-        );
+        if found != expected {
+            let topic = self.generation.topic.clone();
+            return Err(TopicError::Another { topic, found, expected }.into());
+        }
         let books = self.ledger().partitions().await?;
         let cursors: Vec<_> = books.iter().map(|book| (book.partition, book.range.end)).collect();
         Ok(admin.check_reaches(&cursors).await?)

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use stores::kafka::{KafkaAdmin, KafkaSettings, TopicId, TopicSpec};
+use stores::kafka::{KafkaAdmin, TopicSpec};
 use stores::postgres::log_generations::{self, LogGeneration};
 use stores::{clickhouse, postgres};
 
+use super::leaving::leave;
 use crate::backend::Cluster;
 use crate::commands::MigrateArgs;
 use crate::context::Context;
@@ -64,35 +65,22 @@ async fn log(
     let Some(current) = current else {
         return first_or_next(context, settings, 0).await;
     };
-    if new_log {
-        let number = current.number.checked_add(1).context("there were too many logs")?;
-        let next = first_or_next(context, settings, number).await?;
-        if next.topic_id == current.topic_id {
-            bail!(
-                "the topic {} is the event log that is counted already; name another with \
-                 --kafka-topic",
-                next.topic
-            );
-        }
-        return Ok(next);
+    let counted = Cluster::connect(settings).await?;
+    if !new_log {
+        counted.check_topic().await?;
+        return Ok(current);
     }
-    let kafka = KafkaSettings {
-        topic: current.topic.clone(),
-        partitions: current.partitions,
-        ..settings.kafka()
-    };
-    let admin = KafkaAdmin::new(&kafka)?;
-    let found = admin.check_topic().await?;
-    let expected: TopicId = current.topic_id.parse()?;
-    if found != expected {
+    let number = current.number.checked_add(1).context("there were too many logs")?;
+    let next = first_or_next(context, settings, number).await?;
+    if let Some(number) = log_generations::of_topic(&counted.postgres, &next.topic_id).await? {
         bail!(
-            "the topic {} is not the event log that was counted so far ({found}, not {expected}): \
-             it was made anew, and what was in it and not counted is lost. `tokenmeter migrate \
-             --new-log` begins to count the new one",
-            current.topic
+            "the topic {} is counted already, as generation {number} of the event log; name another \
+             with --kafka-topic",
+            next.topic
         );
     }
-    Ok(current)
+    leave(context, &counted).await?;
+    Ok(next)
 }
 
 async fn first_or_next(

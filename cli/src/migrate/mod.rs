@@ -1,6 +1,7 @@
 //! `tokenmeter migrate`: brings the stores up to date, or refuses newer ones.
 
 mod cluster;
+mod leaving;
 
 use serde_json::json;
 use stores::sqlite::{SqliteEventLog, inspect};

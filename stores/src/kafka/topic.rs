@@ -105,6 +105,20 @@ pub enum TopicError {
         /// In what; at least one.
         differences: Vec<TopicDifference>,
     },
+    /// It was made anew.
+    #[error(
+        "the topic {topic} is not the event log that was counted so far ({found}, not {expected}): it \
+         was made anew, and what was in it and not counted is lost. `tokenmeter migrate --new-log` \
+         begins to count the new one"
+    )]
+    Another {
+        /// Its name.
+        topic: String,
+        /// Which it is.
+        found: TopicId,
+        /// Which was counted.
+        expected: TopicId,
+    },
     /// It lacks records that were counted.
     #[error(
         "partition {partition} of the Kafka topic {topic} ends at {end}, but it is counted up to \
@@ -121,6 +135,14 @@ pub enum TopicError {
         /// Where counting stands.
         counted: Offset,
     },
+}
+
+impl TopicError {
+    /// Whether nobody can go on counting this topic: but for [`Self::Unavailable`] asking again does
+    /// not help.
+    pub const fn is_final(&self) -> bool {
+        !matches!(self, Self::Unavailable(_))
+    }
 }
 
 fn shown(differences: &[TopicDifference]) -> String {

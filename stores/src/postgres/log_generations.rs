@@ -42,6 +42,16 @@ pub async fn current(database: &Database) -> Result<Option<LogGeneration>, Unava
     }))
 }
 
+/// Which generation this topic is, or was; `None` when it never was the event log.
+///
+/// # Errors
+/// [`Unavailable`]: Postgres did not answer.
+pub async fn of_topic(database: &Database, topic_id: &str) -> Result<Option<i16>, Unavailable> {
+    let select = "SELECT max(number) FROM log_generations WHERE topic_id = $1";
+    let number = sqlx::query_scalar(select).bind(topic_id).fetch_one(database.pool());
+    database.within(STORE, number).await
+}
+
 /// Notes that this log is counted from now on. The same again changes nothing.
 ///
 /// # Errors

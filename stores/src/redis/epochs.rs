@@ -117,6 +117,17 @@ impl RedisQuotaCounter {
         }
     }
 
+    /// Whether each partition that this process has closed, opened or taken over still has the name
+    /// under which it did so: nobody else has closed it since.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: nobody tells which names are in force.
+    pub async fn names_hold(&self) -> Result<bool, Unavailable> {
+        self.feed.look(Instant::now()).await?;
+        let names = self.names();
+        Ok(names.iter().all(|(partition, nonce)| self.feed.nonce(*partition) == Some(*nonce)))
+    }
+
     fn name_of(&self, partition: Partition) -> Option<u64> {
         self.names().get(&partition).copied()
     }

@@ -25,14 +25,40 @@ fn another_log_is_refused_until_it_is_said_to_be_the_new_one() {
     load.goes_on(300);
     settle(&cluster, &serving, load);
 
+    let serving = left_for_another(&mut cluster, serving);
     let serving = made_anew(&cluster, serving);
     let serving = cut_short(&mut cluster, serving);
 
-    // Of three logs, each with events of its own.
+    // Of four logs, each with events of its own.
     let generations = "SELECT count(*) FROM log_generations";
-    assert_eq!(stores::postgres_numbers(&cluster.postgres_url, generations), [[3]]);
+    assert_eq!(stores::postgres_numbers(&cluster.postgres_url, generations), [[4]]);
     books_balance(&cluster);
     drop(serving);
+}
+
+/// The topic is left for another while it is whole: not before everything in it is counted, and
+/// nobody adds to it any more.
+fn left_for_another(cluster: &mut Cluster, mut serving: Serving) -> Serving {
+    let another = format!("{}.left", cluster.topic);
+    let leave = ["migrate", "--new-log", "--kafka-topic", &another];
+    let complaint = refused(cluster, &leave);
+    assert!(complaint.contains("an aggregator counts the topic"), "{complaint}");
+    let load = Load::start(&serving);
+    load.goes_on(300);
+    stop(&mut serving.aggregators);
+    load.goes_on(20);
+    let complaint = refused(cluster, &leave);
+    assert!(complaint.contains("holds events that are not counted"), "{complaint}");
+    start_aggregators(cluster, &mut serving);
+    load.goes_on(20);
+    settle(cluster, &serving, load);
+    stop(&mut serving.aggregators);
+    cluster.json(&leave);
+    let first = std::mem::replace(&mut cluster.topic, another);
+    let serving = goes_on(cluster, serving, None);
+    let complaint = refused(cluster, &["migrate", "--new-log", "--kafka-topic", &first]);
+    assert!(complaint.contains("is counted already, as generation 0"), "{complaint}");
+    serving
 }
 
 /// The topic is deleted and made anew while nobody counts.
@@ -46,7 +72,7 @@ fn made_anew(cluster: &Cluster, mut serving: Serving) -> Serving {
         assert!(complaint.contains("is not the event log that was counted so far"), "{complaint}");
         assert!(complaint.contains("migrate --new-log"), "{complaint}");
     }
-    cluster.json(&["migrate", "--new-log"]);
+    cluster.json(&["migrate", "--new-log", "--kafka-topic", &cluster.topic]);
     goes_on(cluster, serving, Some(unaware))
 }
 
@@ -65,7 +91,7 @@ fn cut_short(cluster: &mut Cluster, mut serving: Serving) -> Serving {
         assert!(complaint.contains("but it is counted up to"), "{complaint}");
         assert!(complaint.contains("migrate --new-log"), "{complaint}");
     }
-    let complaint = refused(cluster, &["migrate", "--new-log"]);
+    let complaint = refused(cluster, &["migrate", "--new-log", "--kafka-topic", &cluster.topic]);
     assert!(complaint.contains("name another with --kafka-topic"), "{complaint}");
     let another = format!("{}.another", cluster.topic);
     cluster.json(&["migrate", "--new-log", "--kafka-topic", &another]);
@@ -75,11 +101,7 @@ fn cut_short(cluster: &mut Cluster, mut serving: Serving) -> Serving {
 
 /// With the log that `migrate --new-log` has begun, all processes started anew.
 fn goes_on(cluster: &Cluster, mut serving: Serving, load: Option<Load>) -> Serving {
-    for name in ["aggregator-1", "aggregator-2"] {
-        let aggregator = cluster.start(name, "aggregator");
-        aggregator.is_ready();
-        serving.aggregators.push(aggregator);
-    }
+    start_aggregators(cluster, &mut serving);
     // Whoever still writes to a log that is not counted any more takes nothing.
     let user = &make_users(&serving.api.http, 0, 1)[0].id;
     for ingest in &serving.ingests {
@@ -96,6 +118,14 @@ fn goes_on(cluster: &Cluster, mut serving: Serving, load: Option<Load>) -> Servi
     load.goes_on(300);
     settle(cluster, &serving, load);
     serving
+}
+
+fn start_aggregators(cluster: &Cluster, serving: &mut Serving) {
+    for name in ["aggregator-1", "aggregator-2"] {
+        let aggregator = cluster.start(name, "aggregator");
+        aggregator.is_ready();
+        serving.aggregators.push(aggregator);
+    }
 }
 
 fn stop(processes: &mut Vec<Process>) {
