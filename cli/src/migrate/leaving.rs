@@ -19,15 +19,16 @@ const RECORDS_MAX: usize = 10_000;
 
 /// Refuses while events of the log wait to be counted, which nobody would do any more. First no
 /// ingest may add to it: all partitions are closed, and what was let in before has arrived. A log that
-/// is gone, or cannot be counted on, holds nobody up.
+/// is gone or cut short holds nobody up; one that only differs from what it must be does.
 ///
 /// Whoever is refused has lost nothing: aggregators open the partitions again.
 pub(super) async fn leave(context: &Context, cluster: &Cluster) -> anyhow::Result<()> {
     if let Err(error) = cluster.check_topic().await {
-        return match error.downcast_ref::<TopicError>() {
-            Some(reason) if reason.is_final() => Ok(()),
-            _ => Err(error),
-        };
+        match error.downcast_ref::<TopicError>() {
+            Some(reason) if reason.is_over() => return Ok(()),
+            Some(TopicError::Differs { .. }) => {}
+            _ => return Err(error),
+        }
     }
     let counter = cluster.counter(context, &cluster.ledger(), &cluster.accounts())?;
     close(cluster, &counter).await?;

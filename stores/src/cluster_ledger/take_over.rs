@@ -37,8 +37,9 @@ pub(super) async fn take_over(
     if found != u64::from(shared.settings.generation) {
         let expected = shared.settings.generation;
         return Err(unavailable(format!(
-            "partition {partition} was counted from generation {found} of the event log, the \
-             settings name {expected}: run `tokenmeter migrate --new-log`, once, for a new log"
+            "partition {partition} stands in generation {found} of the event log, this process counts \
+             generation {expected}: `tokenmeter migrate` ends what `--new-log` began, and then every \
+             process must be started anew"
         )));
     }
     if shared.partitions.resume(cursor) {

@@ -138,10 +138,9 @@ pub enum TopicError {
 }
 
 impl TopicError {
-    /// Whether nobody can go on counting this topic: but for [`Self::Unavailable`] asking again does
-    /// not help.
-    pub const fn is_final(&self) -> bool {
-        !matches!(self, Self::Unavailable(_))
+    /// Whether the log that was counted has nothing to give any more: it is gone, or cut short.
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::Another { .. } | Self::Shorter { .. })
     }
 }
 
