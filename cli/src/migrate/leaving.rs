@@ -30,11 +30,12 @@ pub(super) async fn leave(context: &Context, cluster: &Cluster) -> anyhow::Resul
             _ => return Err(error),
         }
     }
-    let counter = cluster.counter(context, &cluster.ledger(), &cluster.accounts())?;
+    let ledger = cluster.ledger();
+    let counter = cluster.counter(context, &ledger, &cluster.accounts())?;
     close(cluster, &counter).await?;
     let topic = &cluster.generation.topic;
     let observer = cluster.observer(context).await?;
-    let books = cluster.ledger().partitions().await?;
+    let books = ledger.partitions().await?;
     let counted: BTreeMap<_, _> =
         books.iter().map(|book| (book.partition, book.range.end)).collect();
     for partition in partitions(cluster) {

@@ -215,4 +215,21 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("\n  one is b and must be a: set it\n  two is b"), "{text}");
     }
+
+    #[test]
+    fn a_log_is_over_when_it_is_gone_or_cut_short_and_not_when_it_differs_or_is_away() {
+        let topic = || "log".to_owned();
+        let id = |mark| TopicId { cluster: "a".to_owned(), mark };
+        let (found, expected) = (id(1), id(2));
+        let (partition, end, counted) = (Partition::SINGLE, Offset::new(1), Offset::new(2));
+        let over = [
+            TopicError::Missing(topic()),
+            TopicError::Another { topic: topic(), found, expected },
+            TopicError::Shorter { topic: topic(), partition, end, counted },
+        ];
+        assert!(over.iter().all(TopicError::is_over));
+        let differs = TopicError::Differs { topic: topic(), differences: vec![] };
+        let away = TopicError::Unavailable(Unavailable::new("event_log", "away"));
+        assert!(!differs.is_over() && !away.is_over());
+    }
 }
