@@ -1,11 +1,13 @@
 //! The cluster: Kafka, Redis, ClickHouse and Postgres.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aggregator::{Aggregator, Progress};
 use anyhow::Context as _;
 use edge::HealthCheck;
 use ingest::LookUp;
+use metering::Unavailable;
 use metering::quota::{QuotaCounter, Seeds};
 use metering::usage::Books as _;
 use stores::cluster_ledger::{ClusterLedger, LedgerSettings};
@@ -21,6 +23,11 @@ use super::{AccountStores, LedgerStores, Stores};
 use crate::context::Context;
 use crate::serve::StoreHealth;
 use crate::settings::{ClusterSettings, Roles};
+
+/// Kafka misses a broker that is killed after 9 s (`broker.session.timeout.ms`) and then elects
+/// leaders; a question for one that is not there takes up to 10 s.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+const LOG_PAUSE: Duration = Duration::from_millis(500);
 
 /// The four servers, migrated, and the log that is counted now.
 pub(crate) struct Cluster {
@@ -99,6 +106,21 @@ impl Cluster {
         Ok(admin.check_reaches(&cursors).await?)
     }
 
+    /// [`Self::check_topic`] for a server, which must start while the place of a broker that has
+    /// died is taken by another.
+    async fn wait_for_topic(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LOG_PATIENCE;
+        loop {
+            match self.check_topic().await {
+                Err(error) if is_away(&error) && Instant::now() < deadline => {
+                    tracing::warn!("the start waits for the event log: {error:#}");
+                    tokio::time::sleep(LOG_PAUSE).await;
+                }
+                checked => return checked,
+            }
+        }
+    }
+
     /// Call it within a runtime.
     pub(crate) fn counter(
         &self,
@@ -149,7 +171,7 @@ impl Cluster {
 
     /// For a server that runs these parts. Call it within a runtime.
     pub(crate) async fn open(&self, context: &Context, roles: Roles) -> anyhow::Result<Stores> {
-        self.check_topic().await?;
+        self.wait_for_topic().await?;
         let (accounts, ledger) = (self.accounts(), self.ledger());
         let counter = self.counter(context, &ledger, &accounts)?;
         let kafka = self.kafka();
@@ -177,6 +199,12 @@ impl Cluster {
             health,
         })
     }
+}
+
+/// Whether a server did not answer as it should, rather than answer with what must not be.
+fn is_away(error: &anyhow::Error) -> bool {
+    let topic = error.downcast_ref::<TopicError>();
+    error.is::<Unavailable>() || matches!(topic, Some(TopicError::Unavailable(_)))
 }
 
 /// Degraded and not failed: what does not need them is served all the same.

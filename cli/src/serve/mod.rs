@@ -42,9 +42,12 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
         return served;
     };
     context.block_on(async {
-        let (signals, listeners) = (Signals::listen()?, Listeners::bind(context).await?);
+        let (mut signals, listeners) = (Signals::listen()?, Listeners::bind(context).await?);
         let cluster = Cluster::connect(settings).await?;
-        let stores = cluster.open(context, context.settings.roles).await?;
+        let stores = tokio::select! {
+            stores = cluster.open(context, context.settings.roles) => stores?,
+            () = signals.next() => return Ok(Outcome::Success),
+        };
         let node = Node::open(context, stores, prometheus).await?;
         serve(context, None, node, listeners, signals).await
     })

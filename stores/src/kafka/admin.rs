@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use metering::Unavailable;
 use metering::usage::{Offset, Partition};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 
+use super::bounds::bounds;
 use super::client::Plain;
 use super::settings::{KafkaSettings, QUERY_TIMEOUT, SettingError};
 use super::topic::{
@@ -99,9 +101,11 @@ impl KafkaAdmin {
     /// # Errors
     /// [`Unavailable`]: the brokers did not answer.
     pub async fn describe(&self) -> Result<LogStatus, Unavailable> {
-        let client = self.client.clone();
+        // Only for this: the events of a client that nobody polls gather.
+        let consumer = self.settings.client().and_then(|it| Ok(it.create_with_context(Plain)?));
+        let (client, consumer) = (self.client.clone(), consumer.map_err(unavailable)?);
         let topic = self.settings.topic.clone();
-        blocking(move || describe(&client, &topic)).await
+        blocking(move || describe(&client, &consumer, &topic)).await
     }
 
     async fn create(&self, spec: TopicSpec) -> Result<(), TopicError> {
@@ -257,7 +261,11 @@ fn required(spec: Option<TopicSpec>) -> Vec<(&'static str, String)> {
     required
 }
 
-fn describe(client: &AdminClient<Plain>, topic: &str) -> Result<LogStatus, Unavailable> {
+fn describe(
+    client: &AdminClient<Plain>,
+    consumer: &BaseConsumer<Plain>,
+    topic: &str,
+) -> Result<LogStatus, Unavailable> {
     let metadata = client.inner().fetch_metadata(None, QUERY_TIMEOUT).map_err(unavailable)?;
     let brokers = metadata.brokers().iter().map(|broker| BrokerStatus {
         id: broker.id(),
@@ -267,8 +275,7 @@ fn describe(client: &AdminClient<Plain>, topic: &str) -> Result<LogStatus, Unava
     let mut partitions = partitions(client, topic)?.unwrap_or_default();
     for one in &mut partitions {
         let number = i32::try_from(one.partition).map_err(unavailable)?;
-        (one.first, one.end) =
-            client.inner().fetch_watermarks(topic, number, QUERY_TIMEOUT).map_err(unavailable)?;
+        (one.first, one.end) = bounds(consumer, topic, number)?;
     }
     let cluster = client.inner().fetch_cluster_id(QUERY_TIMEOUT);
     Ok(LogStatus { cluster, brokers, partitions })

@@ -1,6 +1,6 @@
 //! Asking where partitions end: many callers, one question to the brokers at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metering::Unavailable;
@@ -10,6 +10,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::oneshot;
 
+use super::bounds;
 use super::reader::Consumer;
 use super::settings::QUERY_TIMEOUT;
 use super::unavailable;
@@ -75,7 +76,7 @@ fn ask(consumer: &Consumer, topic: &str, questions: Vec<Question>) {
 
 fn answer(asked: Result<TopicPartitionList, Unavailable>, topic: &str, questions: Vec<Question>) {
     for (partition, answer) in questions {
-        let end = asked.clone().and_then(|ends| end_of(&ends, topic, partition));
+        let end = asked.clone().and_then(|ends| bounds::found(&ends, topic, number(partition)?));
         // Nobody waits any more.
         drop(answer.send(end));
     }
@@ -89,7 +90,7 @@ fn by_leader(consumer: &Consumer, topic: &str, questions: Vec<Question>) -> Vec<
     let leaders: BTreeMap<_, _> = partitions.iter().map(|one| (one.id(), one.leader())).collect();
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for question in questions {
-        let number = i32::try_from(question.0.number()).ok();
+        let number = number(question.0).ok();
         let leader = number.and_then(|number| leaders.get(&number));
         groups.entry(leader).or_default().push(question);
     }
@@ -101,29 +102,12 @@ fn query(
     topic: &str,
     questions: &[Question],
 ) -> Result<TopicPartitionList, Unavailable> {
-    let mut list = TopicPartitionList::new();
-    for (partition, _) in questions {
-        let number = i32::try_from(partition.number()).map_err(unavailable)?;
-        if list.find_partition(topic, number).is_none() {
-            // In this question an offset is a time, and the end is a time of its own.
-            list.add_partition_offset(topic, number, KafkaOffset::End).map_err(unavailable)?;
-        }
-    }
-    consumer.offsets_for_times(list, QUERY_TIMEOUT).map_err(unavailable)
+    let partitions: BTreeSet<_> = questions.iter().map(|(partition, _)| partition).collect();
+    let numbers = partitions.into_iter().map(|partition| number(*partition));
+    let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+    bounds::query(consumer, topic, numbers, KafkaOffset::End).map_err(unavailable)
 }
 
-fn end_of(
-    ends: &TopicPartitionList,
-    topic: &str,
-    partition: Partition,
-) -> Result<i64, Unavailable> {
-    let number = i32::try_from(partition.number()).map_err(unavailable)?;
-    let Some(end) = ends.find_partition(topic, number) else {
-        return Err(unavailable(format!("partition {partition} was not answered")));
-    };
-    end.error().map_err(unavailable)?;
-    match end.offset() {
-        KafkaOffset::Offset(offset) => Ok(offset),
-        other => Err(unavailable(format!("partition {partition} ends at {other:?}"))),
-    }
+fn number(partition: Partition) -> Result<i32, Unavailable> {
+    i32::try_from(partition.number()).map_err(unavailable)
 }

@@ -11,6 +11,7 @@
 
 mod accounting;
 mod admin;
+mod bounds;
 mod client;
 mod condition;
 mod deliveries;

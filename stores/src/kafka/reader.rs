@@ -12,6 +12,7 @@ use rdkafka::consumer::base_consumer::{BaseConsumer, PartitionQueue};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _, Timestamp as KafkaTime};
 
+use super::bounds::bounds;
 use super::membership::Membership;
 use super::offsets::Generation;
 use super::settings::{KafkaSettings, QUERY_TIMEOUT};
@@ -182,8 +183,7 @@ pub(super) fn check_range<C: rdkafka::consumer::ConsumerContext>(
     from: i64,
 ) -> Result<(), Unavailable> {
     let number = i32::try_from(partition.number()).map_err(unavailable)?;
-    let (first, end) =
-        consumer.fetch_watermarks(&topic.name, number, QUERY_TIMEOUT).map_err(unavailable)?;
+    let (first, end) = bounds(consumer, &topic.name, number)?;
     if from < first {
         return Err(unavailable(format!(
             "partition {partition} does not hold the record at {} any more: it begins at {}",

@@ -26,8 +26,10 @@ fn one_broker_of_three_killed_is_not_missed_for_long() {
     let load = Load::start(&serving);
     load.goes_on(200);
     cluster.servers.down(&["kafka-1", "--kill"]);
-    // The other two are enough.
+    // The other two are enough, also for who starts before they have taken its place.
+    let started = cluster.start("ingest-3", "ingest");
     load.goes_on(300);
+    drop(started);
     cluster.servers.up(&["kafka-1"]);
     load.goes_on(200);
     settle(&cluster, &serving, load);
