@@ -71,6 +71,9 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        // What was asked is answered also when nothing more can be asked; and to look for the
+        // client's end each time a request in progress goes on is not free.
+        .half_close(true)
         // Most answers are short: to copy one behind its head costs less than two pieces do.
         .writev(false)
         .max_buf_size(READ_BUFFER_BYTES_MAX);

@@ -120,6 +120,27 @@ async fn a_refusal_whose_body_does_not_come_ends_the_connection_and_says_so() {
 }
 
 #[tokio::test]
+async fn what_was_asked_is_answered_though_the_client_has_closed_its_side() {
+    let (came, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, waits) = (came.clone(), go_on.clone());
+    let late = async move || {
+        told.notify_one();
+        waits.notified().await;
+        "late"
+    };
+    let running = start(Router::new().route("/", get(late)), Limits::default()).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    ask(&mut stream, "/").await;
+    came.notified().await;
+    stream.shutdown().await.unwrap();
+    // Long enough for the server to see it.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go_on.notify_one();
+    answer(&mut stream, "late").await;
+    is_closed(&mut stream).await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let running = start(hello(), Limits { connections_max: 1, ..Limits::default() }).await;
     let mut first = TcpStream::connect(running.address).await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use metering::Unavailable;
 use metering::time::Timestamp;
 use metering::usage::Partition;
+use metrics::{Gauge, Histogram};
 use tokio::sync::oneshot;
 
 use super::unavailable;
@@ -18,10 +19,19 @@ const RECORDS_MAX: usize = 262_144;
 const BYTES_MAX: usize = 64 << 20;
 
 /// What is on its way through one producer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
     records: AtomicUsize,
     bytes: AtomicUsize,
+    meters: Meters,
+}
+
+/// Resolved once: to look a metric up by its name for each request is not cheap.
+#[derive(Debug)]
+struct Meters {
+    queue: Gauge,
+    commit_records: Histogram,
+    commit_seconds: Histogram,
 }
 
 /// A request's share; given back when Kafka has let go of its last record.
@@ -32,26 +42,41 @@ struct Reserved {
     bytes: usize,
 }
 
+impl Default for Room {
+    /// The recorder must be installed before.
+    fn default() -> Self {
+        let meters = Meters {
+            queue: metrics::gauge!("tokenmeter_log_queue_records"),
+            commit_records: metrics::histogram!("tokenmeter_log_commit_records"),
+            commit_seconds: metrics::histogram!("tokenmeter_log_commit_seconds"),
+        };
+        Self { records: AtomicUsize::default(), bytes: AtomicUsize::default(), meters }
+    }
+}
+
 impl Room {
     /// A single request that is larger than all the room passes when nothing else is on its way.
     fn reserve(self: &Arc<Self>, records: usize, bytes: usize) -> Option<Reserved> {
         let records_before = self.records.fetch_add(records, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.meters.queue.increment(gauged(records));
         let reserved = Reserved { room: self.clone(), records, bytes };
         let fits = records_before.saturating_add(records) <= RECORDS_MAX
             && bytes_before.saturating_add(bytes) <= BYTES_MAX;
         (fits || records_before == 0).then_some(reserved)
     }
+}
 
-    pub(super) fn records(&self) -> f64 {
-        u32::try_from(self.records.load(Ordering::Relaxed)).map_or(f64::MAX, f64::from)
-    }
+/// Below [`RECORDS_MAX`], except for a request of more.
+fn gauged(records: usize) -> f64 {
+    f64::from(u32::try_from(records).unwrap_or(u32::MAX))
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.room.records.fetch_sub(self.records, Ordering::Relaxed);
         self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.room.meters.queue.decrement(gauged(self.records));
     }
 }
 
@@ -63,7 +88,7 @@ pub(super) type Confirmed = Result<Vec<Timestamp>, Unavailable>;
 pub(super) struct Request {
     state: Mutex<State>,
     started: Instant,
-    _reserved: Reserved,
+    reserved: Reserved,
 }
 
 #[derive(Debug)]
@@ -107,8 +132,7 @@ impl Request {
             log_times: vec![Timestamp::MIN; records],
             answer: Some(answer),
         };
-        let request =
-            Self { state: Mutex::new(state), started: Instant::now(), _reserved: reserved };
+        let request = Self { state: Mutex::new(state), started: Instant::now(), reserved };
         Ok((Arc::new(request), answered))
     }
 
@@ -131,8 +155,9 @@ impl Request {
         drop(state);
         if let Ok(log_times) = &confirmed {
             let records = u32::try_from(log_times.len()).unwrap_or(u32::MAX);
-            metrics::histogram!("tokenmeter_log_commit_records").record(records);
-            metrics::histogram!("tokenmeter_log_commit_seconds").record(self.started.elapsed());
+            let meters = &self.reserved.room.meters;
+            meters.commit_records.record(records);
+            meters.commit_seconds.record(self.started.elapsed());
         }
         // Nobody waits any more when the client has hung up.
         drop(answer.send(confirmed));
@@ -175,6 +200,6 @@ mod tests {
         let record = Record { request, place: 0, partition: Partition::SINGLE };
         drop(record);
         assert!(Request::start(&room, RECORDS_MAX + 1, BYTES_MAX + 1).is_ok(), "alone it passes");
-        assert!(room.records().abs() < f64::EPSILON);
+        assert_eq!(room.records.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! Appending: one producer for all requests, and a thread that hears its delivery reports.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -144,7 +143,6 @@ impl KafkaEventLog {
             // within a request.
             let producer = self.shared.producer.read().unwrap_or_else(PoisonError::into_inner);
             let deliveries = producer.context();
-            metrics::gauge!("tokenmeter_log_queue_records").set(deliveries.room.records());
             let (request, answered) =
                 Request::start(&deliveries.room, draft.records.len(), draft.bytes())?;
             for (partition, letters) in draft.letters(&request) {
@@ -181,15 +179,20 @@ impl Draft {
     }
 
     /// By partition, each in the order of the request.
-    fn letters(self, request: &Arc<Request>) -> BTreeMap<Partition, Vec<Letter>> {
+    fn letters(self, request: &Arc<Request>) -> impl Iterator<Item = (Partition, Vec<Letter>)> {
         let outgoing = Arc::new(self.outgoing);
-        let mut letters = BTreeMap::<_, Vec<_>>::new();
-        for (place, (partition, value)) in self.records.into_iter().enumerate() {
+        let letter = |(place, (partition, value))| {
             let record = Record { request: request.clone(), place, partition };
-            let letter = Letter { outgoing: outgoing.clone(), value, record };
-            letters.entry(partition).or_default().push(letter);
-        }
-        letters
+            Letter { outgoing: outgoing.clone(), value, record }
+        };
+        let mut letters: Vec<_> = self.records.into_iter().enumerate().map(letter).collect();
+        letters.sort_by_key(|letter| letter.record.partition);
+        std::iter::from_fn(move || {
+            let partition = letters.first()?.record.partition;
+            let end = letters.partition_point(|letter| letter.record.partition == partition);
+            let others = letters.split_off(end);
+            Some((partition, std::mem::replace(&mut letters, others)))
+        })
     }
 }
 

@@ -92,9 +92,8 @@ async fn send_what_waits(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Job>) 
 }
 
 async fn run(shared: &Shared, jobs: &[Job]) -> Vec<Vec<Result<Answer, Unavailable>>> {
-    let unanswered = Err(unavailable("was not answered"));
-    let mut answers: Vec<_> =
-        jobs.iter().map(|job| vec![unanswered.clone(); job.asked.len()]).collect();
+    let mut answers: Vec<Vec<_>> =
+        jobs.iter().map(|job| job.asked.iter().map(|_| None).collect()).collect();
     let planned = plan(shared, jobs);
     let (calls, members): (Vec<_>, Vec<_>) =
         planned.into_iter().map(|one| (one.call, (one.partition, one.users))).unzip();
@@ -108,13 +107,22 @@ async fn run(shared: &Shared, jobs: &[Job]) -> Vec<Vec<Result<Answer, Unavailabl
                 Ok(reply) => read(reply, partition, place, members.len()),
                 Err(reason) => Err(reason.clone()),
             };
-            for (number, (job, event)) in members.into_iter().enumerate() {
-                let one = told.as_ref().map(|told| told[number].clone()).map_err(Clone::clone);
-                answers[job][event] = one;
+            match told {
+                Ok(told) => {
+                    for ((job, event), one) in members.into_iter().zip(told) {
+                        answers[job][event] = Some(Ok(one));
+                    }
+                }
+                Err(reason) => {
+                    for (job, event) in members {
+                        answers[job][event] = Some(Err(reason.clone()));
+                    }
+                }
             }
         }
     }
-    answers
+    let told = |answer: Option<_>| answer.unwrap_or_else(|| Err(unavailable("was not answered")));
+    answers.into_iter().map(|answers| answers.into_iter().map(told).collect()).collect()
 }
 
 fn read(
