@@ -57,6 +57,10 @@ impl Epochs for Named {
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable> {
         Ok(self.0.lock().unwrap().clone())
     }
+
+    async fn log_is_left(&self) -> Result<bool, Unavailable> {
+        Ok(false)
+    }
 }
 
 /// Everybody has used nothing yet, and may use much.

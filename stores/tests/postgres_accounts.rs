@@ -1,4 +1,5 @@
-//! The rule suites of accounts and epochs on Postgres, and what only Postgres promises.
+//! The rule suites of accounts and epochs on Postgres, what only Postgres promises, and which log is
+//! counted.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,12 +34,15 @@ mod contract {
     pub(crate) mod subscriptions;
 }
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use contract::accounts::{ada, now, service_subject};
 use metering::accounts::{Accounts, AddressKey, ApiKeyId, ChangeFeed, ChangeKind, LoginAttempts};
+use metering::quota::Epochs as _;
 use servers::postgres::FreshDatabase;
 use sqlx::PgPool;
+use stores::postgres::log_generations::{self, LogGeneration};
 use stores::postgres::{Database, PoolSettings, PostgresAccounts, PostgresEpochs};
 
 /// What stands on a database of its own, dropped with it.
@@ -54,7 +58,7 @@ async fn fresh() -> Fresh<PostgresAccounts> {
 
 async fn fresh_epochs() -> Fresh<PostgresEpochs> {
     let database = servers::postgres::migrated().await;
-    Fresh { store: PostgresEpochs::new(database.connect()), database }
+    Fresh { store: PostgresEpochs::new(database.connect(), 0), database }
 }
 
 accounts_contract!(super::fresh().await);
@@ -204,4 +208,27 @@ async fn what_is_no_url_of_postgres_is_refused() {
     for url in ["", "localhost", "mysql://localhost/accounts", "postgres://localhost:x/"] {
         assert!(Database::connect(url, PoolSettings::default()).is_err(), "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_log_begins_only_when_the_one_before_it_is_left() {
+    let fresh = fresh_epochs().await;
+    let database = fresh.database.connect();
+    let log = |number: u16| LogGeneration {
+        number,
+        topic: format!("events.{number}"),
+        topic_id: format!("cluster/{number}"),
+        partitions: NonZeroU32::MIN,
+    };
+    for _ in 0..2 {
+        log_generations::start(&database, &log(0)).await.unwrap();
+    }
+    assert!(!fresh.store.log_is_left().await.unwrap());
+    assert!(log_generations::start(&database, &log(1)).await.is_err());
+    assert_eq!(log_generations::current(&database).await.unwrap(), Some(log(0)));
+    log_generations::set_left(&database, 0, true).await.unwrap();
+    assert!(fresh.store.log_is_left().await.unwrap());
+    log_generations::start(&database, &log(1)).await.unwrap();
+    assert_eq!(log_generations::current(&database).await.unwrap(), Some(log(1)));
+    assert!(!PostgresEpochs::new(database, 1).log_is_left().await.unwrap());
 }

@@ -140,7 +140,7 @@ impl Cluster {
             generation: self.generation.number,
             ..RedisSettings::new(self.settings.redis_url.clone(), self.generation.partitions)
         };
-        let epochs = Arc::new(PostgresEpochs::new(self.postgres.clone()));
+        let epochs = Arc::new(PostgresEpochs::new(self.postgres.clone(), self.generation.number));
         let clock = Arc::clone(&context.clock);
         let counter = RedisQuotaCounter::connect(settings, Arc::new(seeds), epochs, clock);
         Ok(Arc::new(counter.context("--redis-url")?))

@@ -68,6 +68,8 @@ async fn log(
     let counted = Cluster::connect(settings).await?;
     if !new_log {
         counted.check_topic().await?;
+        // Where leaving it was cut off.
+        log_generations::set_left(&counted.postgres, current.number, false).await?;
         return Ok(current);
     }
     let number = current.number.checked_add(1).context("there were too many logs")?;

@@ -1,13 +1,13 @@
 //! Leaving the event log that was counted so far for another one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aggregator::Aggregator;
 use anyhow::bail;
-use metering::quota::QuotaCounter as _;
+use metering::quota::{ADMISSION_WINDOW, MARGIN, QuotaCounter as _};
 use metering::usage::{Books as _, LogRecord, Offset, OffsetRange, Partition, Payload};
 use stores::kafka::TopicError;
+use stores::postgres::log_generations;
 use stores::redis::RedisQuotaCounter;
 
 use crate::backend::Cluster;
@@ -18,11 +18,24 @@ use crate::output::complain;
 const RECORDS_MAX: usize = 10_000;
 
 /// Refuses while events of the log wait to be counted, which nobody would do any more. First no
-/// ingest may add to it: all partitions are closed, and what was let in before has arrived. A log that
-/// is gone or cut short holds nobody up; one that only differs from what it must be does.
+/// ingest may add to it: all partitions are closed, it is noted for those that record without a counter,
+/// and what was let in before has arrived. A log that is gone or cut short holds nobody up; one that
+/// only differs from what it must be does.
 ///
 /// Whoever is refused has lost nothing: aggregators open the partitions again.
 pub(super) async fn leave(context: &Context, cluster: &Cluster) -> anyhow::Result<()> {
+    let (postgres, number) = (&cluster.postgres, cluster.generation.number);
+    log_generations::set_left(postgres, number, true).await?;
+    let counted = everything_counted(context, cluster).await;
+    if counted.is_err()
+        && let Err(error) = log_generations::set_left(postgres, number, false).await
+    {
+        complain(format!("{error}; `tokenmeter migrate` opens the log again"));
+    }
+    counted
+}
+
+async fn everything_counted(context: &Context, cluster: &Cluster) -> anyhow::Result<()> {
     if let Err(error) = cluster.check_topic().await {
         match error.downcast_ref::<TopicError>() {
             Some(reason) if reason.is_over() => return Ok(()),
@@ -62,14 +75,13 @@ fn partitions(cluster: &Cluster) -> impl Iterator<Item = Partition> {
 
 /// Closes every partition, and waits until nothing that was let in before can still arrive.
 async fn close(cluster: &Cluster, counter: &RedisQuotaCounter) -> anyhow::Result<()> {
-    let mut wait = Duration::ZERO;
+    let clock_bound = cluster.settings.clock_bound;
+    let mut wait = ADMISSION_WINDOW.saturating_add(MARGIN).saturating_add(clock_bound);
     for partition in partitions(cluster) {
         wait = wait.max(counter.close(partition).await?);
     }
-    if wait > Duration::ZERO {
-        let seconds = wait.as_secs_f64().ceil();
-        complain(format!("the log so far is closed; waiting {seconds} s for what is on its way"));
-    }
+    let seconds = wait.as_secs_f64().ceil();
+    complain(format!("the log so far is closed; waiting {seconds} s for what is on its way"));
     tokio::time::sleep(wait).await;
     Ok(())
 }

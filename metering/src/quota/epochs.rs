@@ -27,4 +27,8 @@ pub trait Epochs: Send + Sync {
 
     /// All names in force.
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable>;
+
+    /// Whether the log whose partitions these are is left for another, or is about to be: then nothing
+    /// may be let in that no epoch vouches for.
+    async fn log_is_left(&self) -> Result<bool, Unavailable>;
 }

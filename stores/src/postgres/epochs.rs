@@ -7,17 +7,20 @@ use metering::usage::Partition;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::Database;
 use super::values::damaged;
+use super::{Database, log_generations};
 
 /// The names of the partitions' counters, where they outlive every counter.
 #[derive(Clone, Debug)]
-pub struct PostgresEpochs(Database);
+pub struct PostgresEpochs {
+    database: Database,
+    generation: u16,
+}
 
 impl PostgresEpochs {
-    /// On a database whose schema was brought up to date.
-    pub fn new(database: Database) -> Self {
-        Self(database)
+    /// Of the log of this generation, on a database whose schema was brought up to date.
+    pub fn new(database: Database, generation: u16) -> Self {
+        Self { database, generation }
     }
 }
 
@@ -30,13 +33,17 @@ impl Epochs for PostgresEpochs {
             .bind(number)
             .bind(epoch.incarnation.as_str())
             .bind(epoch.nonce.cast_signed());
-        self.0.within("epochs", announce.fetch_one(self.0.pool())).await
+        self.database.within("epochs", announce.fetch_one(self.database.pool())).await
     }
 
     async fn announced(&self) -> Result<BTreeMap<Partition, Epoch>, Unavailable> {
         let all = sqlx::query("SELECT log_partition, incarnation, nonce FROM epochs");
-        let all = all.try_map(epoch).fetch_all(self.0.pool());
-        Ok(self.0.within("epochs", all).await?.into_iter().collect())
+        let all = all.try_map(epoch).fetch_all(self.database.pool());
+        Ok(self.database.within("epochs", all).await?.into_iter().collect())
+    }
+
+    async fn log_is_left(&self) -> Result<bool, Unavailable> {
+        log_generations::is_left(&self.database, self.generation).await
     }
 }
 

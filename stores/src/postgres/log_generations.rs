@@ -52,20 +52,47 @@ pub async fn of_topic(database: &Database, topic_id: &str) -> Result<Option<i16>
     database.within(STORE, number).await
 }
 
-/// Notes that this log is counted from now on. The same again changes nothing.
+/// Whether the log of this number is left, or about to be.
 ///
 /// # Errors
-/// [`Unavailable`]: Postgres did not answer, or another log has that number.
+/// [`Unavailable`]: Postgres did not answer.
+pub async fn is_left(database: &Database, number: u16) -> Result<bool, Unavailable> {
+    let select = "SELECT coalesce(bool_or(is_left), false) FROM log_generations WHERE number = $1";
+    let is_left = sqlx::query_scalar(select).bind(i32::from(number)).fetch_one(database.pool());
+    database.within(STORE, is_left).await
+}
+
+/// Says that the log of this number is being left, or that it is not after all.
+///
+/// # Errors
+/// [`Unavailable`]: Postgres did not answer.
+pub async fn set_left(database: &Database, number: u16, left: bool) -> Result<(), Unavailable> {
+    let update = "UPDATE log_generations SET is_left = $2 WHERE number = $1";
+    let update = sqlx::query(update).bind(i32::from(number)).bind(left);
+    database.within(STORE, update.execute(database.pool())).await.map(|_| ())
+}
+
+/// Notes that this log is counted from now on, unless nobody is leaving the one before it. The same
+/// again changes nothing.
+///
+/// # Errors
+/// [`Unavailable`]: Postgres did not answer, the log before it is not left, or another log has that
+/// number.
 pub async fn start(database: &Database, log: &LogGeneration) -> Result<(), Unavailable> {
     let unfit = |_| Unavailable::new(STORE, "there were too many logs or partitions");
     let number = i16::try_from(log.number).map_err(unfit)?;
     let partitions = i32::try_from(log.partitions.get()).map_err(unfit)?;
     let insert = "INSERT INTO log_generations (number, topic, topic_id, partitions) \
-                  VALUES ($1, $2, $3, $4) ON CONFLICT (number) DO NOTHING";
+                  SELECT $1, $2, $3, $4 \
+                  WHERE NOT EXISTS (SELECT FROM log_generations WHERE number < $1 AND NOT is_left) \
+                  ON CONFLICT (number) DO NOTHING";
     let insert = sqlx::query(insert).bind(number).bind(&log.topic).bind(&log.topic_id);
     database.within(STORE, insert.bind(partitions).execute(database.pool())).await?;
     match current(database).await? {
         Some(found) if found == *log => Ok(()),
-        _ => Err(Unavailable::new(STORE, "another program has just started another log")),
+        _ => Err(Unavailable::new(
+            STORE,
+            "another program has just started another log, or goes on with the one so far",
+        )),
     }
 }

@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     step!(2, "0002_accounts"),
     step!(3, "0003_ledger"),
     step!(4, "0004_log_generations"),
+    step!(5, "0005_logs_left"),
 ];
 
 /// Held while steps are looked at and applied, so that of two programs one waits. Any other number

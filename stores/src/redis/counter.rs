@@ -58,11 +58,11 @@ impl RedisQuotaCounter {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Unavailable> {
         let server = Server::new(&settings)?;
-        let feed = Feed::start(epochs, clock.clone(), settings.feed_delay, settings.feed_poll);
         let outage = match settings.on_outage {
             OnOutage::Refuse => None,
-            OnOutage::Record => Some(Outage::start(seeds.clone(), clock.clone())),
+            OnOutage::Record => Some(Outage::start(seeds.clone(), epochs.clone(), clock.clone())),
         };
+        let feed = Feed::start(epochs, clock.clone(), settings.feed_delay, settings.feed_poll);
         let shared = Arc::new(Shared { server, settings, clock });
         let coalescer = Coalescer::start(shared.clone());
         let seeder = Seeder::start(shared.clone(), seeds);

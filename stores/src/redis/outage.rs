@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use metering::Unavailable;
 use metering::accounts::UserId;
-use metering::quota::{Admission, Grant, QuotaSeeds, Terms, Totals, Verdict};
-use metering::time::{Clock, Period};
+use metering::quota::{Admission, Epochs, Grant, QuotaSeeds, Terms, Totals, Verdict};
+use metering::time::{Clock, Period, Timestamp};
 use metering::usage::{Flag, Flags, TotalsAt};
 
 use super::{STORE, unavailable};
@@ -33,10 +33,19 @@ pub(super) struct Outage {
 
 impl Outage {
     /// Starts the task that reads; it ends with this.
-    pub(super) fn start(seeds: Arc<dyn QuotaSeeds>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn start(
+        seeds: Arc<dyn QuotaSeeds>,
+        epochs: Arc<dyn Epochs>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let read = move |months: Vec<Vec<UserMonth>>| {
-            let seeds = seeds.clone();
+            let (seeds, epochs) = (seeds.clone(), epochs.clone());
             async move {
+                if epochs.log_is_left().await? {
+                    return Err(unavailable(
+                        "the log is left for another: start this process anew",
+                    ));
+                }
                 let all = months.iter().flatten().copied().collect();
                 let found = Arc::new(read(seeds.as_ref(), all).await?);
                 Ok(vec![found; months.len()])
@@ -55,28 +64,35 @@ impl Outage {
         metrics::counter!("tokenmeter_store_errors_total", "store" => why.store).increment(1);
         tracing::debug!(%why, events = asked.len(), "admitted without a counter");
         let months = asked.iter().map(|one| (one.user_id, one.period)).collect();
+        // Before it is asked whether the log is left: whoever leaves it waits until nothing that was
+        // let in before can still arrive.
+        let admitted_at = self.clock.now();
         let found = self.reads.ask(months).await?;
-        asked.iter().map(|one| self.verdict(one, &found)).collect()
+        asked.iter().map(|one| verdict(one, &found, admitted_at)).collect()
     }
+}
 
-    fn verdict(&self, asked: &Admission, found: &Found) -> Result<Verdict, Unavailable> {
-        let Some((terms, TotalsAt { totals, cursor })) = found.get(&(asked.user_id, asked.period))
-        else {
-            return Ok(Verdict::UnknownUser);
-        };
-        if asked.barred || asked.tier > terms.tier {
-            return Err(unavailable("what may have to be refused waits until it is back"));
-        }
-        let this = Totals::of(asked.request_type, asked.tokens);
-        let used = totals.plus(this).ok_or_else(|| unavailable("the totals are full"))?;
-        Ok(Verdict::Granted(Grant {
-            admitted_at: self.clock.now(),
-            cursor: *cursor,
-            flags: Flags::default().with(Flag::Unmetered),
-            over_hold: 0,
-            standing: terms.standing(used),
-        }))
+fn verdict(
+    asked: &Admission,
+    found: &Found,
+    admitted_at: Timestamp,
+) -> Result<Verdict, Unavailable> {
+    let Some((terms, TotalsAt { totals, cursor })) = found.get(&(asked.user_id, asked.period))
+    else {
+        return Ok(Verdict::UnknownUser);
+    };
+    if asked.barred || asked.tier > terms.tier {
+        return Err(unavailable("what may have to be refused waits until it is back"));
     }
+    let this = Totals::of(asked.request_type, asked.tokens);
+    let used = totals.plus(this).ok_or_else(|| unavailable("the totals are full"))?;
+    Ok(Verdict::Granted(Grant {
+        admitted_at,
+        cursor: *cursor,
+        flags: Flags::default().with(Flag::Unmetered),
+        over_hold: 0,
+        standing: terms.standing(used),
+    }))
 }
 
 async fn read(seeds: &dyn QuotaSeeds, months: HashSet<UserMonth>) -> Result<Found, Unavailable> {

@@ -66,6 +66,16 @@ async fn without_the_counter_nothing_is_refused_for_it_may_be_on_its_way() {
 }
 
 #[tokio::test]
+async fn nothing_is_let_in_any_more_once_the_log_is_left_for_another() {
+    let mut setting = Setting::fresh();
+    setting.seeds.put(user(1), limit(100));
+    let counter = recording(&mut setting);
+    assert!(is_unmetered(&admit(counter.as_ref(), event("a", 1)).await), "no epoch is open");
+    setting.epochs.leave_the_log();
+    assert!(counter.admit(&[event("a", 1)]).await.is_err());
+}
+
+#[tokio::test]
 async fn a_partition_that_is_open_is_metered_beside_one_that_is_not() {
     let mut setting = Setting::fresh();
     setting.settings.partitions = NonZeroU32::new(2).unwrap();

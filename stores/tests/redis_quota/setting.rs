@@ -30,6 +30,7 @@ pub(crate) struct ScriptedEpochs {
 #[derive(Default)]
 struct Script {
     announced: BTreeMap<Partition, Epoch>,
+    log_is_left: bool,
     broken: bool,
     reads: usize,
 }
@@ -37,6 +38,10 @@ struct Script {
 impl ScriptedEpochs {
     pub(crate) fn set_broken(&self, broken: bool) {
         self.state.lock().unwrap().broken = broken;
+    }
+
+    pub(crate) fn leave_the_log(&self) {
+        self.state.lock().unwrap().log_is_left = true;
     }
 
     pub(crate) fn reads(&self) -> usize {
@@ -65,6 +70,10 @@ impl Epochs for ScriptedEpochs {
             return Err(Unavailable::new("accounts", "scripted"));
         }
         Ok(state.announced.clone())
+    }
+
+    async fn log_is_left(&self) -> Result<bool, Unavailable> {
+        Ok(self.state.lock().unwrap().log_is_left)
     }
 }
 

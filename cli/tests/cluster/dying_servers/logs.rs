@@ -53,6 +53,9 @@ fn left_for_another(cluster: &mut Cluster, mut serving: Serving) -> Serving {
     load.goes_on(20);
     settle(cluster, &serving, load);
     stop(&mut serving.aggregators);
+    cluster.change("ON_COUNTER_OUTAGE", "record");
+    serving.ingests.push(cluster.start("ingest-3", "ingest"));
+    cluster.change("ON_COUNTER_OUTAGE", "refuse");
     cluster.json(&leave);
     let first = std::mem::replace(&mut cluster.topic, another);
     let serving = goes_on(cluster, serving, None);
@@ -102,7 +105,8 @@ fn cut_short(cluster: &mut Cluster, mut serving: Serving) -> Serving {
 /// With the log that `migrate --new-log` has begun, all processes started anew.
 fn goes_on(cluster: &Cluster, mut serving: Serving, load: Option<Load>) -> Serving {
     start_aggregators(cluster, &mut serving);
-    // Whoever still writes to a log that is not counted any more takes nothing.
+    // Whoever still writes to a log that is not counted any more takes nothing, with the counter or
+    // without.
     let user = &make_users(&serving.api.http, 0, 1)[0].id;
     for ingest in &serving.ingests {
         let body = json!({
