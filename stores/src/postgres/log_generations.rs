@@ -72,8 +72,8 @@ pub async fn set_left(database: &Database, number: u16, left: bool) -> Result<()
     database.within(STORE, update.execute(database.pool())).await.map(|_| ())
 }
 
-/// Notes that this log is counted from now on, unless nobody is leaving the one before it. The same
-/// again changes nothing.
+/// Notes that this log is counted from now on. Refused unless the one before it is left. The same again
+/// changes nothing.
 ///
 /// # Errors
 /// [`Unavailable`]: Postgres did not answer, the log before it is not left, or another log has that
