@@ -89,6 +89,18 @@ async fn a_slow_head_is_given_up() {
     is_closed(&mut stream).await;
 }
 
+/// Tells when a request has come, and answers it when it is told to.
+fn late() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (inside, release) = (entered.clone(), go.clone());
+    let late = async move || {
+        inside.notify_one();
+        release.notified().await;
+        "late"
+    };
+    (Router::new().route("/", get(late)), entered, go)
+}
+
 /// Refuses without a look at the body.
 fn refusing() -> Router {
     hello().route("/refused", post(async || (StatusCode::UNAUTHORIZED, "refused")))
@@ -121,21 +133,15 @@ async fn a_refusal_whose_body_does_not_come_ends_the_connection_and_says_so() {
 
 #[tokio::test]
 async fn what_was_asked_is_answered_though_the_client_has_closed_its_side() {
-    let (came, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (came.clone(), go_on.clone());
-    let late = async move || {
-        told.notify_one();
-        waits.notified().await;
-        "late"
-    };
-    let running = start(Router::new().route("/", get(late)), Limits::default()).await;
+    let (app, entered, go) = late();
+    let running = start(app, Limits::default()).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     ask(&mut stream, "/").await;
-    came.notified().await;
+    timeout(PATIENCE, entered.notified()).await.unwrap();
     stream.shutdown().await.unwrap();
     // Long enough for the server to see it.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    go_on.notify_one();
+    go.notify_one();
     answer(&mut stream, "late").await;
     is_closed(&mut stream).await;
 }
@@ -157,14 +163,8 @@ async fn connections_beyond_the_limit_wait() {
 
 #[tokio::test]
 async fn requests_in_progress_are_answered_before_the_end() {
-    let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (inside, release) = (entered.clone(), go.clone());
-    let slow = async move || {
-        inside.notify_one();
-        release.notified().await;
-        "late"
-    };
-    let running = start(Router::new().route("/", get(slow)), Limits::default()).await;
+    let (app, entered, go) = late();
+    let running = start(app, Limits::default()).await;
     let mut idle = TcpStream::connect(running.address).await.unwrap();
     // Accepted in order: once the busy one is served, the idle one is there too.
     let mut busy = TcpStream::connect(running.address).await.unwrap();
@@ -180,15 +180,9 @@ async fn requests_in_progress_are_answered_before_the_end() {
 
 #[tokio::test]
 async fn what_does_not_end_in_time_is_cut() {
-    let entered = Arc::new(Notify::new());
-    let inside = entered.clone();
-    let never = async move || {
-        inside.notify_one();
-        std::future::pending::<()>().await;
-        "never"
-    };
+    let (app, entered, _) = late();
     let limits = Limits { drain_timeout: Duration::from_millis(50), ..Limits::default() };
-    let running = start(Router::new().route("/", get(never)), limits).await;
+    let running = start(app, limits).await;
     let mut busy = TcpStream::connect(running.address).await.unwrap();
     ask(&mut busy, "/").await;
     timeout(PATIENCE, entered.notified()).await.unwrap();
