@@ -148,9 +148,14 @@ impl Cluster {
     /// The same with failpoints, as the crate `fail` has them: `ledger::raw=20*off->return`.
     #[track_caller]
     pub(crate) fn start_with(&self, name: &str, roles: &str, failpoints: &str) -> Process {
+        self.begin(name, roles, failpoints).listens()
+    }
+
+    /// The same, whether it gets to listen or not.
+    pub(crate) fn begin(&self, name: &str, roles: &str, failpoints: &str) -> Process {
         let (listen, ops) = (self.servers.port(), self.servers.port());
         let url = |port: u16| Http::new(&format!("http://127.0.0.1:{port}"));
-        let process = Process {
+        Process {
             child: self.spawn(name, roles, failpoints, [listen, ops]),
             name: name.to_owned(),
             roles: roles.to_owned(),
@@ -159,8 +164,7 @@ impl Cluster {
             logged_before: 0,
             http: url(listen).with_bearer(&self.key),
             ops: url(ops),
-        };
-        process.listens()
+        }
     }
 
     /// A process that has ended, again: on the same ports, once it listens.

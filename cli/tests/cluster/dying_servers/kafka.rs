@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 use crate::load::Load;
 use crate::servers::Servers;
 use crate::settle::settle;
+use crate::waiting::eventually;
 
 #[test]
 fn the_only_broker_killed_is_waited_for() {
@@ -33,4 +34,13 @@ fn one_broker_of_three_killed_is_not_missed_for_long() {
     cluster.servers.up(&["kafka-1"]);
     load.goes_on(200);
     settle(&cluster, &serving, load);
+}
+
+#[test]
+fn whoever_waits_for_the_log_to_start_ends_when_told_to() {
+    let mut cluster = Cluster::beside_others();
+    cluster.change("KAFKA_BROKERS", "127.0.0.1:1");
+    let ingest = cluster.begin("ingest", "ingest", "");
+    eventually("it waits", || ingest.log().contains("waits for the event log").then_some(()));
+    assert_eq!(ingest.terminate().code(), Some(0));
 }
