@@ -49,6 +49,11 @@ fn left_for_another(cluster: &mut Cluster, mut serving: Serving) -> Serving {
     load.goes_on(20);
     let complaint = refused(cluster, &leave);
     assert!(complaint.contains("holds events that are not counted"), "{complaint}");
+    is_not_left(cluster);
+    // As a `migrate --new-log` leaves it that is killed while it waits.
+    stores::postgres_run(&cluster.postgres_url, "UPDATE log_generations SET is_left = true");
+    cluster.json(&["migrate"]);
+    is_not_left(cluster);
     start_aggregators(cluster, &mut serving);
     load.goes_on(20);
     settle(cluster, &serving, load);
@@ -62,6 +67,13 @@ fn left_for_another(cluster: &mut Cluster, mut serving: Serving) -> Serving {
     let complaint = refused(cluster, &["migrate", "--new-log", "--kafka-topic", &first]);
     assert!(complaint.contains("is counted already, as generation 0"), "{complaint}");
     serving
+}
+
+/// Whoever records without the counter may do so.
+#[track_caller]
+fn is_not_left(cluster: &Cluster) {
+    let open = "SELECT count(*) FROM log_generations WHERE NOT is_left";
+    assert_eq!(stores::postgres_numbers(&cluster.postgres_url, open), [[1]]);
 }
 
 /// The topic is deleted and made anew while nobody counts.
