@@ -55,6 +55,14 @@ fn wrong_use_ends_with_2() {
 }
 
 #[test]
+fn all_memory_is_mimallocs() {
+    let installation = Installation::new();
+    let mut version = installation.command(&["--version"]);
+    let said = version.env("MIMALLOC_VERBOSE", "1").output().unwrap();
+    assert!(text(&said.stderr).contains("mimalloc: process init"), "{}", text(&said.stderr));
+}
+
+#[test]
 fn a_second_server_on_the_same_directory_is_refused() {
     let installation = Installation::new();
     let server = installation.start();
