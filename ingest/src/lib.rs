@@ -14,6 +14,7 @@ mod rate_limit;
 mod record;
 mod refusal;
 mod reservations;
+mod together;
 mod track;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use metering::accounts::{Accounts, UserId};
 use metering::quota::{ModelCatalogue, PlanCatalogue, QuotaCounter};
 use metering::time::Clock;
 use metering::usage::{EventLog, FieldError, LedgerLookup, Rejection, UserRef};
+use together::Together;
 
 pub use batch::{BATCH_BYTES_MAX, EVENTS_MAX};
 pub use metrics::describe;
@@ -68,16 +70,21 @@ pub struct Ingest {
 }
 
 struct Shared {
-    parts: Parts,
+    parts: Arc<Parts>,
     metrics: metrics::Handles,
     batch_room: batch::Room,
+    together: Option<Together>,
 }
 
 impl Ingest {
-    /// Metrics are resolved here: the recorder must be installed before.
+    /// Metrics are resolved here: the recorder must be installed before. Needs a runtime.
     pub fn new(parts: Parts) -> Self {
         let (metrics, batch_room) = (metrics::Handles::new(), batch::Room::new());
-        Self { shared: Arc::new(Shared { parts, metrics, batch_room }) }
+        let parts = Arc::new(parts);
+        // Where each id is looked up first, a single event has company only at the log, which sees to it.
+        let together =
+            (parts.look_up == LookUp::BeforeRefusal).then(|| Together::start(parts.clone()));
+        Self { shared: Arc::new(Shared { parts, metrics, batch_room, together }) }
     }
 
     fn parts(&self) -> &Parts {
@@ -86,6 +93,11 @@ impl Ingest {
 
     fn metrics(&self) -> &metrics::Handles {
         &self.shared.metrics
+    }
+
+    /// Single events go together here; `None`: each by itself.
+    fn together(&self) -> Option<&Together> {
+        self.shared.together.as_ref()
     }
 
     fn batch_room(&self) -> &batch::Room {

@@ -10,6 +10,7 @@ use metering::usage::{
 };
 
 use crate::candidate::Candidate;
+use crate::together::Went;
 use crate::{Ingest, LookUp, refusal, unknown_user};
 
 /// What became of one event.
@@ -32,6 +33,24 @@ struct Run<'a> {
 }
 
 impl Ingest {
+    /// Takes one event, together with those of other requests if that is no slower.
+    ///
+    /// # Errors
+    /// 503: it may not be acknowledged, and may be recorded.
+    pub(crate) async fn record_one(&self, candidate: Candidate) -> Result<Outcome, Problem> {
+        let candidate = match self.together() {
+            None => candidate,
+            Some(together) => {
+                let went = together.go(candidate, edge::trace_parent()).await;
+                match went.map_err(not_confirmed)? {
+                    Went::Accepted(outcome) => return Ok(outcome),
+                    Went::Alone(candidate) => candidate,
+                }
+            }
+        };
+        self.record(vec![candidate]).await?.pop().ok_or_else(without_outcome)
+    }
+
     /// Takes each event, or says why not; all that is taken is durable when this answers.
     ///
     /// One look-up, one admission and one append for all of them.
@@ -54,9 +73,12 @@ impl Ingest {
             appended.await.map_err(not_confirmed)?;
             self.metrics().unmetered(unmetered.try_into().unwrap_or(u64::MAX));
         }
-        let missing = || Problem::internal("an event without an outcome");
-        run.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
+        run.outcomes.into_iter().map(|outcome| outcome.ok_or_else(without_outcome)).collect()
     }
+}
+
+fn without_outcome() -> Problem {
+    Problem::internal("an event without an outcome")
 }
 
 fn not_confirmed(error: AppendError) -> Problem {
@@ -185,9 +207,9 @@ impl Run<'_> {
             let Some(candidate) = self.candidates[index].take() else { continue };
             self.outcomes[index] = Some(match verdict {
                 Verdict::Granted(grant) => {
-                    let (flags, standing) = (grant.flags, grant.standing.clone());
-                    admitted.push(to_log(candidate, grant));
-                    Outcome::Accepted { flags, standing }
+                    let (event, outcome) = accepted(candidate, grant);
+                    admitted.push(event);
+                    outcome
                 }
                 Verdict::Repeated(grant) => {
                     let known = (grant.flags, grant.standing.clone());
@@ -222,6 +244,12 @@ fn repeat_of(candidate: &Candidate, found: KnownEvent) -> Outcome {
     } else {
         Outcome::Refused(refusal::event_id_reused())
     }
+}
+
+/// An event that was let in: what is appended, and its outcome once it is durable.
+pub(crate) fn accepted(candidate: Candidate, grant: Grant) -> (AdmittedEvent, Outcome) {
+    let (flags, standing) = (grant.flags, grant.standing.clone());
+    (to_log(candidate, grant), Outcome::Accepted { flags, standing })
 }
 
 fn to_log(candidate: Candidate, grant: Grant) -> AdmittedEvent {

@@ -95,12 +95,12 @@ async fn record(ingest: &Ingest, candidate: Candidate) -> Result<Response, Probl
         period: candidate.period,
         now: candidate.event.received_at,
     };
-    match ingest.record(vec![candidate]).await?.pop() {
-        Some(Outcome::Accepted { flags, standing }) => {
+    match ingest.record_one(candidate).await? {
+        Outcome::Accepted { flags, standing } => {
             ingest.metrics().accepted(1);
             Ok(reply.response(false, flags, &standing))
         }
-        Some(Outcome::Duplicate(known)) => {
+        Outcome::Duplicate(known) => {
             let (flags, standing) = match known {
                 Some(known) => known,
                 None => (Flags::default(), reply.standing(ingest).await?),
@@ -108,8 +108,7 @@ async fn record(ingest: &Ingest, candidate: Candidate) -> Result<Response, Probl
             ingest.metrics().duplicates(1);
             Ok(reply.response(true, flags, &standing))
         }
-        Some(Outcome::Refused(problem)) => Err(problem),
-        None => Err(Problem::internal("an event without an outcome")),
+        Outcome::Refused(problem) => Err(problem),
     }
 }
 

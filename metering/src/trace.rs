@@ -13,7 +13,7 @@ const SAMPLED: u8 = 1;
 /// The value of a `traceparent` header, passed on as it came: no span of our own is put in between.
 ///
 /// Displayed in version 00.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceParent {
     trace_id: TraceId,
     /// The caller's span.
@@ -22,7 +22,7 @@ pub struct TraceParent {
 }
 
 /// What all records and log lines of one trace have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(NonZeroU128);
 
 impl TraceParent {

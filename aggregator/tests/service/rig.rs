@@ -326,6 +326,10 @@ impl QuotaCounter for FaultyCounter {
         self.counter.admit(asked).await
     }
 
+    async fn admit_at_once(&self, asked: &[Admission]) -> Vec<Option<Verdict>> {
+        self.counter.admit_at_once(asked).await
+    }
+
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable> {
         self.counter.withdraw(entries).await
     }

@@ -12,4 +12,5 @@ mod house;
 mod metrics;
 mod reservations;
 mod single;
+mod together;
 mod trace;

@@ -220,6 +220,11 @@ pub trait QuotaCounter: Send + Sync {
     /// would be refused while the same one is in flight in another month.
     async fn admit(&self, asked: &[Admission]) -> Result<Vec<Verdict>, Unavailable>;
 
+    /// [`Self::admit`] for events that have nothing to do with each other, so that none waits or fails
+    /// for another: `None` for what cannot be decided at once, and [`Self::admit`] is to be asked
+    /// about that.
+    async fn admit_at_once(&self, asked: &[Admission]) -> Vec<Option<Verdict>>;
+
     /// Takes back entries of events that were found in the ledger after they were let in, and that
     /// are therefore not published. An entry that is gone is passed over.
     ///

@@ -54,6 +54,12 @@ pub trait EventLog: Send + Sync {
         trace: Option<TraceParent>,
     ) -> Result<Vec<Appended>, AppendError>;
 
+    /// Where this user's events go. Those of one partition are durable together; to append those of
+    /// several at once makes each wait, and fail, for the others.
+    fn partition_of(&self, _user: UserId) -> Partition {
+        Partition::SINGLE
+    }
+
     /// Whether events should be let in for it at all. To be asked before the quota counter is, which
     /// keeps what it lets in until it is counted.
     ///

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use metering::Unavailable;
+use metering::accounts::UserId;
 use metering::time::Timestamp;
 use metering::trace::TraceParent;
 use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog, Partition, Tick, is_void};
@@ -260,7 +261,7 @@ impl EventLog for KafkaEventLog {
         let mut draft = Draft::with_capacity(events.len(), events.len() * 256);
         draft.outgoing.trace = trace.map(|trace| trace.to_string());
         for event in &events {
-            let partition = Partition::of(event.event.user_id, self.shared.settings.partitions);
+            let partition = self.partition_of(event.event.user_id);
             draft.push(partition, |body| record::encode(event, body));
         }
         let log_times = self.produce(draft).await?;
@@ -269,6 +270,10 @@ impl EventLog for KafkaEventLog {
         }
         reached("log::confirmed").await;
         Ok(log_times.into_iter().map(|log_time| Appended { log_time }).collect())
+    }
+
+    fn partition_of(&self, user: UserId) -> Partition {
+        Partition::of(user, self.shared.settings.partitions)
     }
 }
 

@@ -167,6 +167,20 @@ impl QuotaCounter for MemoryQuotaCounter {
         Err(outrun())
     }
 
+    async fn admit_at_once(&self, asked: &[Admission]) -> Vec<Option<Verdict>> {
+        let mut verdicts = Vec::with_capacity(asked.len());
+        for some in asked.chunks(ADMISSIONS_PER_LOCK) {
+            match self.lock() {
+                Ok(mut counter) => {
+                    let now = self.clock.now();
+                    verdicts.extend(some.iter().map(|one| counter.admit(one, now).ok()));
+                }
+                Err(_) => verdicts.extend(some.iter().map(|_| None)),
+            }
+        }
+        verdicts
+    }
+
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable> {
         self.lock()?.withdraw(entries).map_err(not_open)
     }

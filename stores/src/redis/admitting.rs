@@ -7,7 +7,9 @@ use metering::Unavailable;
 use metering::quota::{Admission, Verdict};
 use metering::usage::Partition;
 
+use super::coalescer::Answer;
 use super::feed::Voucher;
+use super::wire::Told;
 
 /// The events of one request on their way through the counter, by their place in it.
 pub(super) struct Admitting<'a> {
@@ -23,6 +25,14 @@ pub(super) struct Admitting<'a> {
 pub(super) struct Decided {
     pub(super) verdict: Verdict,
     pub(super) under: EpochName,
+}
+
+impl Decided {
+    /// `None`: nothing is decided yet.
+    pub(super) fn of(Answer { told, partition, nonce }: Answer) -> Option<Self> {
+        let Told::Answer(verdict) = told else { return None };
+        Some(Self { verdict, under: (partition, nonce) })
+    }
 }
 
 /// Partition and nonce.

@@ -153,20 +153,27 @@ impl RedisQuotaCounter {
         Ok(missing)
     }
 
-    /// Leaves to be decided without a counter whatever a counter decided that is not in force.
-    async fn vouch(&self, admitting: &mut Admitting<'_>) -> Result<(), Unavailable> {
+    /// # Errors
+    /// A counter did not decide, and nothing is let in without one.
+    fn may_be_away(&self, admitting: &Admitting<'_>) -> Result<(), Unavailable> {
+        match &admitting.away {
+            Some(reason) if self.outage.is_none() => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves undecided whatever a counter decided that is not in force.
+    async fn vouch(&self, admitting: &mut Admitting<'_>) {
         let (vouchers, since) = (admitting.vouchers(), Instant::now());
         let all: Vec<_> = vouchers.values().copied().collect();
-        let Err(reason) = self.feed.vouch(&all, since).await else { return Ok(()) };
-        if self.outage.is_none() {
-            return Err(reason);
+        if self.feed.vouch(&all, since).await.is_ok() {
+            return;
         }
         for (epoch, voucher) in vouchers {
             if let Err(reason) = self.feed.vouch(&[voucher], since).await {
                 admitting.withdraw(epoch, reason);
             }
         }
-        Ok(())
     }
 
     /// Months of one partition to settle, as calls.
@@ -231,11 +238,7 @@ impl QuotaCounter for RedisQuotaCounter {
                 break;
             }
             let missing = self.admit_round(&mut admitting, &unknown).await?;
-            if self.outage.is_none()
-                && let Some(reason) = admitting.away
-            {
-                return Err(reason);
-            }
+            self.may_be_away(&admitting)?;
             if !admitting.waiting.is_empty() {
                 unknown = self.seeder.seed(missing).await?;
             }
@@ -244,7 +247,8 @@ impl QuotaCounter for RedisQuotaCounter {
             return Err(outrun());
         }
         reached("counter::admitted").await;
-        self.vouch(&mut admitting).await?;
+        self.vouch(&mut admitting).await;
+        self.may_be_away(&admitting)?;
         let without_counter = match (&self.outage, &admitting.away) {
             (Some(outage), Some(why)) => {
                 outage.admit(&admitting.asked_without_counter(), why).await?
@@ -252,6 +256,19 @@ impl QuotaCounter for RedisQuotaCounter {
             _ => Vec::new(),
         };
         Ok(admitting.verdicts(without_counter))
+    }
+
+    async fn admit_at_once(&self, asked: &[Admission]) -> Vec<Option<Verdict>> {
+        reached("counter::admit").await;
+        let mut admitting = Admitting::of(asked);
+        // Without an answer nothing is decided.
+        let answers = self.coalescer.admit(&self.shared, asked.iter()).await.unwrap_or_default();
+        for (decided, answer) in admitting.decided.iter_mut().zip(answers) {
+            *decided = answer.ok().and_then(Decided::of);
+        }
+        reached("counter::admitted").await;
+        self.vouch(&mut admitting).await;
+        admitting.decided.into_iter().map(|decided| decided.map(|one| one.verdict)).collect()
     }
 
     async fn withdraw(&self, entries: &[Settled]) -> Result<(), Unavailable> {

@@ -1,11 +1,11 @@
 //! What is let in.
 
 use metering::quota::{Admission, OverLimit, Refused, Terms, Tier, Trust, Verdict};
-use metering::usage::{Flag, RequestType};
+use metering::usage::{Flag, Partition, RequestType};
 
 use super::{
     Fixture, admit, chats, event, event_id, granted, hold, limit, october, refused, repeated,
-    synced, user,
+    synced, tokens_only, user,
 };
 
 pub(crate) async fn nothing_is_answered_before_it_is_open(fixture: &Fixture) {
@@ -106,6 +106,32 @@ pub(crate) async fn what_is_in_flight_in_another_month_is_not_refused(fixture: &
     assert_eq!(refused(&admit(counter, barred).await), Some(Refused::Barred));
 }
 
+pub(crate) async fn other_terms_hold_after_many_events_alike(fixture: &Fixture) {
+    let counter = fixture.serving(tokens_only(100)).await;
+    for name in ["a", "b", "c"] {
+        assert!(granted(&admit(counter, event(name, 10)).await));
+    }
+    counter.set_terms(user(1), Some(Terms { version: 2, ..tokens_only(35) })).await.unwrap();
+    let verdict = admit(counter, event("d", 10)).await;
+    assert_eq!(refused(&verdict), Some(Refused::TokenLimit));
+    counter.set_terms(user(1), Some(Terms { version: 3, ..tokens_only(100) })).await.unwrap();
+    for name in ["d", "e", "f"] {
+        assert!(granted(&admit(counter, event(name, 10)).await));
+    }
+    counter.set_terms(user(1), None).await.unwrap();
+    assert_eq!(admit(counter, event("g", 10)).await, Verdict::UnknownUser);
+}
+
+pub(crate) async fn another_month_is_seen_after_many_events_alike(fixture: &Fixture) {
+    let counter = fixture.serving(tokens_only(100)).await;
+    let november = |one: Admission| Admission { period: october().next(), ..one };
+    for name in ["a", "b", "c"] {
+        assert!(granted(&admit(counter, event(name, 10)).await));
+    }
+    assert!(granted(&admit(counter, november(event("d", 10))).await));
+    assert!(matches!(admit(counter, event("d", 11)).await, Verdict::Conflict(_)));
+}
+
 pub(crate) async fn refusals_have_an_order(fixture: &Fixture) {
     let terms = Terms { request_limits: [Some(0); 3], ..limit(0) };
     let counter = fixture.serving(terms).await;
@@ -176,6 +202,26 @@ pub(crate) async fn a_batch_is_let_in_in_order(fixture: &Fixture) {
     let verdicts = counter.admit(&many).await.unwrap();
     assert_eq!(verdicts.iter().filter(|one| granted(one)).count(), 98);
     assert!(verdicts[..98].iter().all(granted));
+}
+
+pub(crate) async fn what_is_known_is_decided_at_once(fixture: &Fixture) {
+    let counter = fixture.serving(limit(100)).await;
+    fixture.seeds.put(user(2), limit(100));
+    let of_another = || Admission { user_id: user(2), ..event("x", 1) };
+    let all = [event("a", 60), of_another(), event("b", 50), event("a", 60), event("a", 61)];
+    assert_eq!(counter.admit_at_once(&all).await, [const { None }; 5], "who is not known yet");
+    fixture.standing().await;
+    let reads = fixture.seeds.terms_reads();
+    let told = counter.admit_at_once(&all).await;
+    assert!(granted(told[0].as_ref().unwrap()));
+    assert_eq!(told[1], None);
+    assert_eq!(refused(told[2].as_ref().unwrap()), Some(Refused::TokenLimit));
+    assert!(repeated(told[3].as_ref().unwrap()));
+    assert!(matches!(told[4], Some(Verdict::Conflict(_))));
+    assert_eq!(fixture.seeds.terms_reads(), reads, "nothing is read for it");
+    assert_eq!(fixture.used().await, 60);
+    counter.close(Partition::SINGLE).await.unwrap();
+    assert_eq!(counter.admit_at_once(&all).await, [const { None }; 5], "it is closed");
 }
 
 pub(crate) async fn concurrent_admissions_stop_at_the_limit(fixture: &Fixture) {

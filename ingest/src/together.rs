@@ -1,0 +1,121 @@
+//! Single events, each the request of another client, on their way together.
+//!
+//! To admit and append many costs little more than one, and their requests are woken once, with the
+//! answer. An idle service adds no delay: what comes while others are being admitted goes next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use metering::Unavailable;
+use metering::quota::{Admission, Verdict};
+use metering::trace::TraceParent;
+use metering::usage::{AdmittedEvent, AppendError, EventLog};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Parts;
+use crate::candidate::Candidate;
+use crate::record::{Outcome, accepted};
+
+/// Events that are admitted at a time: the first of them waits for the last.
+const EVENTS_MAX: usize = 1024;
+
+/// What became of an event that went with others.
+pub(crate) enum Went {
+    /// It is durable now.
+    Accepted(Outcome),
+    /// Not let in, perhaps not yet: it must go by itself. Nothing of it is recorded.
+    Alone(Candidate),
+}
+
+/// Hands events to the task that passes them on.
+pub(crate) struct Together {
+    events: mpsc::Sender<One>,
+}
+
+struct One {
+    candidate: Candidate,
+    trace: Option<TraceParent>,
+    answer: Answer,
+}
+
+type Answer = oneshot::Sender<Result<Went, AppendError>>;
+
+/// An event that was let in.
+struct Admitted {
+    event: AdmittedEvent,
+    outcome: Outcome,
+    answer: Answer,
+}
+
+impl Together {
+    /// Starts the task; it ends with the last sender. Needs a runtime.
+    pub(crate) fn start(parts: Arc<Parts>) -> Self {
+        let (events, waiting) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(pass_what_waits(parts, waiting));
+        Self { events }
+    }
+
+    /// Takes an event along.
+    ///
+    /// # Errors
+    /// The log did not confirm it, and perhaps has it.
+    pub(crate) async fn go(
+        &self,
+        candidate: Candidate,
+        trace: Option<TraceParent>,
+    ) -> Result<Went, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        match self.events.send(One { candidate, trace, answer }).await {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(ended())),
+            Err(mpsc::error::SendError(one)) => Ok(Went::Alone(one.candidate)),
+        }
+    }
+}
+
+fn ended() -> AppendError {
+    Unavailable::new("event_log", "the task that passes single events on has ended").into()
+}
+
+async fn pass_what_waits(parts: Arc<Parts>, mut waiting: mpsc::Receiver<One>) {
+    let mut events = Vec::new();
+    while waiting.recv_many(&mut events, EVENTS_MAX).await > 0 {
+        let asked: Vec<Admission> = events.iter().map(|one| one.candidate.admission()).collect();
+        let mut verdicts = match parts.log.has_room() {
+            Ok(()) => parts.counter.admit_at_once(&asked).await.into_iter(),
+            Err(_) => Vec::new().into_iter(),
+        };
+        // A trace is that of one append, and a partition's failure its own.
+        let mut appends: HashMap<_, Vec<Admitted>> = HashMap::new();
+        for One { candidate, trace, answer } in events.drain(..) {
+            match verdicts.next().flatten() {
+                Some(Verdict::Granted(grant)) => {
+                    let partition = parts.log.partition_of(candidate.event.user_id);
+                    let (event, outcome) = accepted(candidate, grant);
+                    let one = Admitted { event, outcome, answer };
+                    appends.entry((partition, trace)).or_default().push(one);
+                }
+                // Whoever asked may have gone away.
+                _ => drop(answer.send(Ok(Went::Alone(candidate)))),
+            }
+        }
+        for ((_, trace), admitted) in appends {
+            tokio::spawn(append(parts.log.clone(), admitted, trace));
+        }
+    }
+}
+
+async fn append(log: Arc<dyn EventLog>, admitted: Vec<Admitted>, trace: Option<TraceParent>) {
+    let (mut events, mut waiting) = (Vec::new(), Vec::new());
+    for Admitted { event, outcome, answer } in admitted {
+        events.push(event);
+        waiting.push((outcome, answer));
+    }
+    let failed = log.append(events, trace).await.err();
+    for (outcome, answer) in waiting {
+        // Whoever asked may have gone away.
+        drop(answer.send(match &failed {
+            None => Ok(Went::Accepted(outcome)),
+            Some(error) => Err(error.clone()),
+        }));
+    }
+}
