@@ -95,7 +95,8 @@ fn read_month(
     for pair in fields.chunks_exact(2) {
         match <[u8; 16]>::try_from(pair[0].as_slice()) {
             Ok(digest) => in_flight.push(read_entry(IdDigest(digest), &pair[1])?),
-            Err(_) => sums = Some(&pair[1]),
+            Err(_) if pair[0] == b"s" => sums = Some(&pair[1]),
+            Err(_) => {}
         }
     }
     let Some(sums) = sums else { return Ok(None) };

@@ -2,7 +2,7 @@
 //!
 //! A function library, not scripts: its helpers are made once and not with every call. Its names
 //! carry a digest of the source, so processes of two versions can share a server while one
-//! replaces the other.
+//! replaces the other; an epoch they share only while both know the same layout of the keys.
 
 use std::fmt::Write;
 

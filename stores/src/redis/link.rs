@@ -26,6 +26,10 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// of the old one must then be opened anew.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// Which keys the functions read and write, and how (`lua/state.lua`): counted up when a library would
+/// not see what one of another version has changed. Their epochs differ then, so they never share one.
+const LAYOUT: u32 = 2;
+
 /// Calls in one pipeline: bounds how long others wait for their turn.
 const CALLS_PER_PIPELINE: usize = 64;
 
@@ -249,7 +253,8 @@ impl Server {
     }
 
     /// Which life of which server this is, and which log it counts for: an ingest that still writes to
-    /// a log that is not counted any more must find no epoch of its own.
+    /// a log that is not counted any more must find no epoch of its own. Nor must a program that
+    /// knows another layout.
     async fn incarnation(
         &self,
         connection: &mut MultiplexedConnection,
@@ -261,7 +266,7 @@ impl Server {
         let (Some(run_id), Some(replication_id)) = life else {
             return Err(RedisError::from((redis::ErrorKind::Parse, "INFO without run_id")));
         };
-        Ok(format!("{run_id}:{replication_id}:{}", self.generation).into())
+        Ok(format!("{run_id}:{replication_id}:{}:{LAYOUT}", self.generation).into())
     }
 
     async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {

@@ -154,25 +154,31 @@ end
 -- settles a hold, and all fit. Everything else is nil, and decided below: nothing has changed.
 local function admit_usual(epoch, group)
   local user_id, period = string.sub(group, 1, 16), string.sub(group, 52, 55)
-  local found = redis.call('HMGET', epoch.head .. 'u' .. user_id, 't', 'm')
-  local terms, list = found[1], found[2]
-  if not terms or string.byte(terms, 9) == GONE or list ~= epoch.nonce .. period then return nil end
+  local key, ids = epoch.head .. 'm' .. user_id .. period, ids_of(group)
+  local found = redis.call('HMGET', key, 's', 't', unpack(ids))
+  local sums, terms = found[1], found[2]
+  if not sums then return nil end
+  local fields = { 's', '' }
+  if not terms then
+    local of_user = redis.call('HMGET', epoch.head .. 'u' .. user_id, 't', 'm')
+    terms = of_user[1]
+    if not terms or of_user[2] ~= epoch.nonce .. period then return nil end
+    fields[3], fields[4] = 't', terms
+  end
+  if string.byte(terms, 9) == GONE then return nil end
   local terms_nonce, _, _, _, valid_until, tier_max, _, limits, limit_low, limit_high =
     struct.unpack(USERS_TERMS, terms)
   if terms_nonce ~= epoch.nonce or epoch.now >= valid_until or limits > 1 then return nil end
-  local key, ids = epoch.head .. 'm' .. user_id .. period, ids_of(group)
-  found = redis.call('HMGET', key, 's', unpack(ids))
-  if not found[1] then return nil end
   local nonce, cursor, ledger_low, ledger_high, chats, checks, prompts, low, high, flying_chats,
-    flying_checks, flying_prompts, count, oldest, first_expiry = struct.unpack(SUMS, found[1])
+    flying_checks, flying_prompts, count, oldest, first_expiry = struct.unpack(SUMS, sums)
   if nonce ~= epoch.nonce or count == 0 or oldest < epoch.reach or epoch.now >= first_expiry then
     return nil
   end
-  local admitted_at, fields, verdicts, seen = epoch.admitted_at, { 's', '' }, {}, {}
+  local admitted_at, verdicts, seen = epoch.admitted_at, {}, {}
   for place, id in ipairs(ids) do
     local content, more_low, more_high, kind, tier, bits, of =
       struct.unpack(EVENT_OF_ID, group, 33 + (place - 1) * EVENT_BYTES)
-    if found[place + 1] or seen[id] or bits > 1 or tier > tier_max or of ~= period then return nil end
+    if found[place + 2] or seen[id] or bits > 1 or tier > tier_max or of ~= period then return nil end
     seen[id] = true
     high, low = plus(high, low, more_high, more_low)
     local used_high, used_low = plus(ledger_high, ledger_low, high, low)
@@ -186,8 +192,8 @@ local function admit_usual(epoch, group)
     else
       flying_prompts = flying_prompts + 1
     end
-    fields[2 * place + 1] = id
-    fields[2 * place + 2] =
+    fields[#fields + 1] = id
+    fields[#fields + 1] =
       struct.pack(ENTRY, kind, content, more_low, more_high, admitted_at, 0, NOTHING)
     verdicts[place] = struct.pack(VERDICT, GRANTED, 0, NOTHING, used_low, used_high,
       chats + flying_chats, checks + flying_checks, prompts + flying_prompts)

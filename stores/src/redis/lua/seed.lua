@@ -29,6 +29,7 @@ local function seed_terms(epoch, user_id, terms)
     -- subscription makes other terms of it without a change.
     if string.byte(terms, 1) ~= GONE and later(string.sub(old, 10, 17), string.sub(terms, 2, 9)) then return end
   end
+  drop_copies(epoch, user_id, list)
   redis.call('HSET', key, 't', epoch.nonce .. terms)
 end
 

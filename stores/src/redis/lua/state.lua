@@ -4,6 +4,8 @@
 --   <head>e                    string  the epoch: open (1 byte), nonce (8), cursor (8), watermark (8), incarnation
 --   <head>u<user>              hash    t: nonce, terms   m: nonce, the periods with something in flight
 --   <head>m<user><period>      hash    s: the sums (SUMS)   <digest of 16 bytes>: an entry (ENTRY)
+--                                      t: the same as the user's, only while this period is their one
+--                                      with something in flight: the usual case then reads one key
 -- A call names the epoch's key; the others are made from it, for which periods have something in
 -- flight is only known here. Numbers are little endian. Whatever carries another nonce than the
 -- epoch's is as if it were not there.
@@ -248,6 +250,15 @@ local function write_month(epoch, month)
   keep_while_flying(epoch, key, month.period, month.was_quiet, month.count == 0)
 end
 
+-- Before a user's terms or list change: no month has a copy of the terms any more. `list` is the
+-- one that stood until now, or nothing.
+local function drop_copies(epoch, user_id, list)
+  if not list or string.sub(list, 1, 8) ~= epoch.nonce then return end
+  for at = 9, #list, 4 do
+    redis.call('HDEL', epoch.head .. 'm' .. user_id .. string.sub(list, at, at + 3), 't')
+  end
+end
+
 -- Limits that hold for no request type.
 local NONE = {}
 
@@ -263,6 +274,7 @@ local function load_user(epoch, id, ids)
     -- How many of them are known.
     loaded = 0,
     listed = {},
+    list = found[2],
     list_changed = false,
     looked_around = false,
     terms = '',
@@ -292,7 +304,7 @@ local function load_user(epoch, id, ids)
       end
     end
   end
-  local list = found[2]
+  local list = user.list
   if list and string.sub(list, 1, 8) == epoch.nonce then
     for at = 9, #list, 4 do
       user.listed[string.sub(list, at, at + 3)] = true
@@ -355,6 +367,7 @@ local function write_user(epoch, user)
     if month and month.dirty then write_month(epoch, month) end
   end
   if user.list_changed then
+    drop_copies(epoch, user.id, user.list)
     local list = {}
     for period in pairs(user.listed) do
       table.insert(list, period)
