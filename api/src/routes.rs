@@ -1,21 +1,21 @@
 //! The table of this service's routes.
 
-use axum::Router;
 use axum::routing::{MethodFilter, on};
+use edge::Routes;
 
 use crate::accounts::{admin, me, session};
 use crate::state::Api;
 use crate::usage;
 
-/// One table makes both the router and the list that tests and documents go through.
+/// One table makes both the routes and the list that tests and documents go through.
 macro_rules! table {
     ($($method:ident $path:literal => $handler:path,)+) => {
         /// Method and path of every route.
         pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),+];
 
-        /// The router of all of them.
-        pub fn routes() -> Router<Api> {
-            Router::new()$(.route($path, on(MethodFilter::$method, $handler)))+
+        /// All of them.
+        pub fn routes() -> Routes<Api> {
+            Routes::new()$(.route($path, on(MethodFilter::$method, $handler)))+
         }
     };
 }

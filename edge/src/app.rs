@@ -9,9 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::Route;
 use axum::routing::future::RouteFuture;
 use futures::FutureExt;
 use futures::future::CatchUnwind;
@@ -22,24 +21,48 @@ use http::{HeaderValue, Method};
 use metering::time::Clock;
 use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
+use tower::util::Either;
 use tower::{Layer, Service};
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{Cors, CorsLayer};
 
 use crate::code::Code;
 use crate::problem::Problem;
 use crate::request_id::{NAMES, Names, TRACEPARENT, X_REQUEST_ID};
-use crate::telemetry::RouteMetrics;
+use crate::routes::Routes;
+use crate::telemetry::{RouteMetrics, RouteNumber};
 
 /// How long a browser may remember what CORS allowed.
 const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
+/// The routes of a listener with all that surrounds them.
+#[derive(Clone)]
+pub struct App(Either<Cors<Surrounded>, Surrounded>);
+
 /// Surrounds the routes of a listener: a request id, metrics by route, problem bodies for unknown
 /// paths, wrong methods and panics, and CORS for exactly these origins (none: no CORS at all).
-pub fn app(routes: Router, cors_origins: &[HeaderValue], clock: Arc<dyn Clock>) -> Router {
-    let surround = Surround { clock, metrics: Arc::default() };
-    let routes =
-        routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(surround);
-    if cors_origins.is_empty() { routes } else { routes.layer(cors(cors_origins)) }
+pub fn app(routes: Routes, cors_origins: &[HeaderValue], clock: Arc<dyn Clock>) -> App {
+    let Routes { router, paths } = routes;
+    let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let metrics = Arc::new(RouteMetrics::of(paths));
+    let surrounded = Surrounded { router, clock, metrics };
+    if cors_origins.is_empty() {
+        return App(Either::Right(surrounded));
+    }
+    App(Either::Left(cors(cors_origins).layer(surrounded)))
+}
+
+impl Service<Request> for App {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Either<Cors<Surrounded>, Surrounded> as Service<Request>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.0.call(request)
+    }
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
@@ -66,28 +89,14 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(CORS_MAX_AGE)
 }
 
-/// The layer around each route.
+/// A router and what surrounds it.
 ///
-/// By hand and not as a middleware function: that would box the rest of the way and the answer anew
-/// for each request.
+/// Not as a layer of the router: that boxes each route once more, and its answer for each request.
 #[derive(Clone)]
-struct Surround {
+pub struct Surrounded {
+    router: Router,
     clock: Arc<dyn Clock>,
     metrics: Arc<RouteMetrics>,
-}
-
-impl Layer<Route> for Surround {
-    type Service = Surrounded;
-
-    fn layer(&self, route: Route) -> Surrounded {
-        Surrounded { route, surround: self.clone() }
-    }
-}
-
-#[derive(Clone)]
-struct Surrounded {
-    route: Route,
-    surround: Surround,
 }
 
 impl Service<Request> for Surrounded {
@@ -96,29 +105,28 @@ impl Service<Request> for Surrounded {
     type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A route is always ready.
+        // A router is always ready.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Answering {
         let started = Instant::now();
-        let names = Names::of(request.headers(), self.surround.clock.now());
-        let path = request.extensions().get::<MatchedPath>().cloned();
+        let names = Names::of(request.headers(), self.clock.now());
+        let route = self.metrics.route(request.uri().path());
         let method = request.method().clone();
-        let answer = AssertUnwindSafe(self.route.call(request)).catch_unwind();
+        let answer = AssertUnwindSafe(self.router.call(request)).catch_unwind();
         let answer = NAMES.scope(names.clone(), answer);
-        let metrics = Arc::clone(&self.surround.metrics);
-        Answering { answer, names, path, method, started, metrics }
+        Answering { answer, names, route, method, started, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 pin_project! {
     /// A request on its way.
-    struct Answering {
+    pub struct Answering {
         #[pin]
         answer: TaskLocalFuture<Names, CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>>,
         names: Names,
-        path: Option<MatchedPath>,
+        route: Option<RouteNumber>,
         method: Method,
         started: Instant,
         metrics: Arc<RouteMetrics>,
@@ -135,8 +143,7 @@ impl Future for Answering {
             Err(panic) => NAMES.sync_scope(this.names.clone(), || broken(panic.as_ref())),
         };
         response.headers_mut().insert(X_REQUEST_ID, this.names.id.header());
-        let path = this.path.as_ref().map_or("unmatched", MatchedPath::as_str);
-        this.metrics.record(path, this.method, response.status(), this.started.elapsed());
+        this.metrics.record(*this.route, this.method, response.status(), this.started.elapsed());
         Poll::Ready(Ok(response))
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
@@ -12,6 +11,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::json;
+use crate::routes::Routes;
 
 /// A check that takes longer has failed: whoever asks has a deadline of their own.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,8 +65,8 @@ impl Health {
     }
 
     /// `GET /health/live` and `GET /health/ready`.
-    pub fn routes(&self) -> Router {
-        Router::new()
+    pub fn routes(&self) -> Routes {
+        Routes::new()
             .route("/health/live", get(live))
             .route("/health/ready", get(ready))
             .with_state(self.clone())

@@ -1,6 +1,5 @@
 //! The operations listener: metrics and health. Not for the public.
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -9,11 +8,12 @@ use http::header::CONTENT_TYPE;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::health::Health;
+use crate::routes::Routes;
 use crate::telemetry;
 
 /// `GET /metrics`, `/health/live` and `/health/ready`.
-pub fn router(prometheus: PrometheusHandle, health: &Health) -> Router {
-    let metrics = Router::new().route("/metrics", get(render)).with_state(prometheus);
+pub fn routes(prometheus: PrometheusHandle, health: &Health) -> Routes {
+    let metrics = Routes::new().route("/metrics", get(render)).with_state(prometheus);
     metrics.merge(health.routes())
 }
 

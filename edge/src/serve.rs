@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use http::Request;
@@ -58,12 +57,16 @@ impl Default for Limits {
 ///
 /// # Errors
 /// None once the listener works; the result is for the caller's `?`.
-pub async fn serve(
+pub async fn serve<App>(
     listener: TcpListener,
-    app: Router,
+    app: App,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    App: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    App::Future: Send,
+{
     let free = Arc::new(Semaphore::new(limits.connections_max));
     let trusted: Arc<[Network]> = limits.trusted_proxies.into();
     let graceful = GracefulShutdown::new();
@@ -127,14 +130,18 @@ async fn accept(
     }
 }
 
-struct Connection {
-    app: Router,
+struct Connection<App> {
+    app: App,
     peer: IpAddr,
     trusted: Arc<[Network]>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<App> Connection<App>
+where
+    App: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    App::Future: Send,
+{
     async fn run(self, stream: TcpStream, http: http1::Builder, watcher: Watcher) {
         let open = metrics::gauge!("tokenmeter_http_connections");
         open.increment(1.0);
@@ -156,12 +163,15 @@ impl Connection {
     }
 }
 
-async fn answer(mut app: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+/// `app` is always ready, as a router is.
+async fn answer<App>(mut app: App, request: Request<Incoming>) -> Result<Response, Infallible>
+where
+    App: Service<Request<Body>, Response = Response, Error = Infallible>,
+{
     if request.body().is_end_stream() {
         return app.call(request.map(|_| Body::empty())).await;
     }
     let unread = Unread::default();
-    // A router is always ready.
     let mut response = app.call(request.map(|body| Body::new(unread.lend(body)))).await?;
     unread.finish(&mut response).await;
     Ok(response)

@@ -1,7 +1,6 @@
 //! Metrics of the HTTP edge and of the process.
 
-use std::collections::HashMap;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -97,18 +96,24 @@ pub(crate) fn measure_memory() {
     }
 }
 
-/// Handles of a route's metrics, resolved once: a look-up by labels for each request would cost
+/// Handles of the routes' metrics, resolved once: a look-up by labels for each request would cost
 /// more than counting.
 #[derive(Default)]
 pub(crate) struct RouteMetrics {
-    routes: RwLock<HashMap<String, Handles>>,
+    numbers: matchit::Router<RouteNumber>,
+    routes: Vec<Handles>,
+    unmatched: Handles,
 }
 
+/// Which of the routes.
+pub(crate) type RouteNumber = usize;
+
+/// Made at the first use, because a metric that exists is shown, and most of these never count
+/// anything.
 struct Handles {
-    route: String,
-    seconds: Histogram,
-    /// By method, then by class of status; made at the first use, because a counter that exists is
-    /// shown, and most of these never count anything.
+    route: &'static str,
+    seconds: OnceLock<Histogram>,
+    /// By method, then by class of status.
     requests: [[OnceLock<Counter>; CLASSES.len()]; METHODS.len()],
 }
 
@@ -116,42 +121,58 @@ const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl RouteMetrics {
+    /// For these paths, as a router takes them; any of them may be there more than once.
+    pub(crate) fn of(paths: impl IntoIterator<Item = &'static str>) -> Self {
+        let mut metrics = Self::default();
+        for path in paths {
+            // One that is there already has its number; the router has refused what contradicts another.
+            if metrics.numbers.insert(path, metrics.routes.len()).is_ok() {
+                metrics.routes.push(Handles::of(path));
+            }
+        }
+        metrics
+    }
+
+    /// The route of a request's path; `None`: there is none.
+    pub(crate) fn route(&self, path: &str) -> Option<RouteNumber> {
+        self.numbers.at(path).ok().map(|found| *found.value)
+    }
+
     pub(crate) fn record(
         &self,
-        route: &str,
+        route: Option<RouteNumber>,
         method: &Method,
         status: StatusCode,
         elapsed: Duration,
     ) {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handles) = routes.get(route) {
-            handles.record(method, status, elapsed);
-            return;
-        }
-        drop(routes);
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        let handles = routes.entry(route.to_owned()).or_insert_with(|| Handles::of(route));
-        handles.record(method, status, elapsed);
+        let handles = route.and_then(|number| self.routes.get(number));
+        handles.unwrap_or(&self.unmatched).record(method, status, elapsed);
+    }
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self::of("unmatched")
     }
 }
 
 impl Handles {
-    fn of(route: &str) -> Self {
-        let route = route.to_owned();
-        let seconds =
-            metrics::histogram!("tokenmeter_http_request_seconds", "route" => route.clone());
-        Self { route, seconds, requests: Default::default() }
+    fn of(route: &'static str) -> Self {
+        Self { route, seconds: OnceLock::new(), requests: Default::default() }
     }
 
     fn record(&self, method: &Method, status: StatusCode, elapsed: Duration) {
-        self.seconds.record(elapsed);
+        let seconds = self.seconds.get_or_init(
+            || metrics::histogram!("tokenmeter_http_request_seconds", "route" => self.route),
+        );
+        seconds.record(elapsed);
         let method = METHODS.iter().position(|name| *name == method.as_str());
         let method = method.unwrap_or(METHODS.len() - 1);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
         let counter = self.requests[method][class].get_or_init(|| {
             metrics::counter!(
                 "tokenmeter_http_requests_total",
-                "route" => self.route.clone(), "method" => METHODS[method],
+                "route" => self.route, "method" => METHODS[method],
                 "status" => CLASSES[class]
             )
         });

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
-use edge::{Condition, Health, HealthCheck, SystemClock};
+use edge::{App, Condition, Health, HealthCheck, Routes, SystemClock};
 use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -25,19 +24,24 @@ async fn break_down() -> String {
     panic!("the secret of the house")
 }
 
-fn routes() -> Router {
-    Router::new()
+fn routes() -> Routes {
+    Routes::new()
         .route("/greet", post(greet).get(async || "who?"))
         .route("/id", get(async || edge::request_id().unwrap().to_string()))
         .route("/trace", get(async || format!("{:?}", edge::trace_parent().map(|t| t.to_string()))))
+        .route("/greet/{name}", get(async || "you"))
         .route("/panic", get(break_down))
 }
 
-fn app(origins: &[HeaderValue]) -> Router {
+fn app(origins: &[HeaderValue]) -> App {
     edge::app(routes(), origins, Arc::new(SystemClock))
 }
 
-async fn call(app: &Router, request: Request<Body>) -> (http::response::Parts, String) {
+fn app_of(routes: Routes) -> App {
+    edge::app(routes, &[], Arc::new(SystemClock))
+}
+
+async fn call(app: &App, request: Request<Body>) -> (http::response::Parts, String) {
     let (parts, body) = app.clone().oneshot(request).await.unwrap().into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     (parts, String::from_utf8(body.to_vec()).unwrap())
@@ -175,13 +179,13 @@ async fn readiness_names_what_failed_and_what_is_degraded() {
     let good = || Arc::new(Check("log", Condition::Good));
     let degraded = Arc::new(Check("feed", Condition::Degraded("late".into())));
     let failed = Arc::new(Check("ledger", Condition::Failed("stands still".into())));
-    let ready = Health::new(vec![good(), degraded]).routes();
+    let ready = app_of(Health::new(vec![good(), degraded]).routes());
     let (parts, body) =
         call(&ready, request("GET", "/health/ready").body(Body::empty()).unwrap()).await;
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((parts.status.as_u16(), &body["ready"]), (200, &true.into()));
     assert_eq!(body["degraded"], serde_json::json!(["feed"]));
-    let broken = Health::new(vec![good(), failed]).routes();
+    let broken = app_of(Health::new(vec![good(), failed]).routes());
     let (parts, body) =
         call(&broken, request("GET", "/health/ready").body(Body::empty()).unwrap()).await;
     let body: Value = serde_json::from_str(&body).unwrap();
@@ -200,14 +204,15 @@ async fn requests_are_measured_by_route_and_class() {
     edge::telemetry::describe();
     edge::telemetry::announce("1.2.3", metering::time::Timestamp::from_millis(1_500));
     let app = app(&[]);
-    for path in ["/id", "/id", "/no/1", "/no/2"] {
+    for path in ["/id", "/id", "/no/1", "/no/2", "/greet/a", "/greet/b%20c?d"] {
         call(&app, request("GET", path).body(Body::empty()).unwrap()).await;
     }
-    let ops = edge::ops::router(handle, &Health::default());
+    let ops = app_of(edge::ops::routes(handle, &Health::default()));
     let (parts, text) = call(&ops, request("GET", "/metrics").body(Body::empty()).unwrap()).await;
     assert!(parts.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
     for line in [
         r#"tokenmeter_http_requests_total{route="/id",method="GET",status="2xx"} 2"#,
+        r#"tokenmeter_http_requests_total{route="/greet/{name}",method="GET",status="2xx"} 2"#,
         r#"tokenmeter_http_requests_total{route="unmatched",method="GET",status="4xx"} 2"#,
         r#"tokenmeter_http_request_seconds_bucket{route="/id",le="5"} 2"#,
         r#"tokenmeter_problems_total{code="not_found"} 2"#,

@@ -19,10 +19,9 @@ mod track;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::post;
-use edge::{Code, Problem, Verifier};
+use edge::{Code, Problem, Routes, Verifier};
 use metering::accounts::{Accounts, UserId};
 use metering::quota::{ModelCatalogue, PlanCatalogue, QuotaCounter};
 use metering::time::Clock;
@@ -136,8 +135,8 @@ pub const ROUTES: &[(&str, &str)] = &[
 ];
 
 /// The routes of [`ROUTES`].
-pub fn routes() -> Router<Ingest> {
-    Router::new()
+pub fn routes() -> Routes<Ingest> {
+    Routes::new()
         .route("/api/tokens/me/track", post(track::own))
         .route("/api/tokens/track", post(track::for_user))
         .route("/api/tokens/track/batch", post(batch::track))

@@ -72,7 +72,9 @@ async fn the_operations_listener_serves_it() {
     let rig = Rig::new();
     let asked = async || {
         let request = Request::get("/reconcile/counter").body(Body::empty()).unwrap();
-        let answer = aggregator::routes(rig.aggregator.clone()).oneshot(request).await.unwrap();
+        let routes = aggregator::routes(rig.aggregator.clone());
+        let app = edge::app(routes, &[], rig.clock.clone());
+        let answer = app.oneshot(request).await.unwrap();
         let status = answer.status().as_u16();
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, serde_json::from_slice::<serde_json::Value>(&body).unwrap())

@@ -10,9 +10,8 @@ use api::accounts::{
 };
 use api::{Api, Payments};
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
-use edge::{ClientAddress, Verifier};
+use edge::{App, ClientAddress, Verifier};
 use http::{HeaderMap, Request, StatusCode};
 use metering::Unavailable;
 use metering::accounts::{Role, Scope, UserId};
@@ -39,7 +38,7 @@ pub(crate) struct Service {
     pub(crate) store: Arc<SqliteAccounts>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Arc<EmptyLedger>,
-    router: Router,
+    router: App,
     _directory: TempDir,
 }
 

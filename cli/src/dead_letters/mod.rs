@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
-use edge::{Problem, Success};
+use edge::{Problem, Routes, Success};
 use metering::Unavailable;
 use metering::time::Clock;
 use metering::usage::{AdmittedEvent, AppendError, DeadLetters, EventLog, Flag, ListedDeadLetter};
@@ -50,8 +49,8 @@ pub(crate) struct Replayer {
 
 impl Replayer {
     /// For the operations listener.
-    pub(crate) fn routes(self) -> Router {
-        Router::new().route(PATH, post(replay_here)).with_state(self)
+    pub(crate) fn routes(self) -> Routes {
+        Routes::new().route(PATH, post(replay_here)).with_state(self)
     }
 
     /// Appends one after another. When it is cut off between an append and its note, the next replay

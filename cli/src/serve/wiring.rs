@@ -7,8 +7,7 @@ use anyhow::Context as _;
 use api::accounts::{LoginThrottle, Passwords, TokenIssuer, signing_keys};
 use api::changes::{ChangeFollower, Followed};
 use api::{Api, Payments};
-use axum::Router;
-use edge::{Health, HealthCheck, Verifier};
+use edge::{Health, HealthCheck, Routes, Verifier};
 use ingest::{Ingest, Parts};
 use metering::accounts::SigningKey;
 use metering::usage::Books;
@@ -77,18 +76,18 @@ impl Node {
     }
 
     /// What clients call.
-    pub(super) fn public_routes(&self) -> Router {
+    pub(super) fn public_routes(&self) -> Routes {
         let api = self.api.clone().map(|api| api::routes().with_state(api));
         let ingest = self.ingest.clone().map(|ingest| ingest::routes().with_state(ingest));
-        api.into_iter().chain(ingest).fold(self.health.routes(), Router::merge)
+        api.into_iter().chain(ingest).fold(self.health.routes(), Routes::merge)
     }
 
     /// What operators and the command line call.
-    pub(super) fn ops_routes(&self) -> Router {
+    pub(super) fn ops_routes(&self) -> Routes {
         let counting = self.aggregator.clone().map(aggregator::routes);
         let letters = self.replayer.clone().map(Replayer::routes);
-        let operations = edge::ops::router(self.prometheus.clone(), &self.health);
-        counting.into_iter().chain(letters).fold(operations, Router::merge)
+        let operations = edge::ops::routes(self.prometheus.clone(), &self.health);
+        counting.into_iter().chain(letters).fold(operations, Routes::merge)
     }
 
     /// Starts what goes on beside the listeners, until it is aborted.

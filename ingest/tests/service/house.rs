@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use ed25519_dalek::pkcs8::EncodePrivateKey;
-use edge::{Verifier, access_token, api_key};
+use edge::{App, Verifier, access_token, api_key};
 use http::{HeaderMap, Request};
 use ingest::{Ingest, LookUp, Parts};
 use metering::accounts::{
@@ -87,7 +86,7 @@ fn plans() -> Arc<PlanCatalogue> {
 pub(crate) struct House {
     pub(crate) stores: Stores,
     pub(crate) clock: Arc<ManualClock>,
-    app: Router,
+    app: App,
     signing: SigningKey,
     _directory: tempfile::TempDir,
 }

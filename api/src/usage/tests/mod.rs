@@ -7,9 +7,8 @@ mod monthly;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use edge::Verifier;
+use edge::{App, Verifier};
 use http::{HeaderMap, Request, StatusCode};
 use metering::accounts::{Accounts, NewUser, Role, Scope, SigningKey, UserId};
 use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, Seeds};
@@ -29,7 +28,7 @@ use crate::state::{Api, Payments};
 const NOW: &str = "2026-11-22T12:00:00.000Z";
 
 struct World {
-    router: Router,
+    app: App,
     accounts: Arc<SqliteAccounts>,
     ledger: SqliteLedger,
     clock: Arc<ManualClock>,
@@ -115,9 +114,9 @@ impl World {
             payments: Payments::None,
             clock: clock.clone(),
         };
-        let router = crate::routes().with_state(api);
+        let app = edge::app(crate::routes().with_state(api), &[], clock.clone());
         let signing = signing[0].clone();
-        Self { router, accounts, ledger, clock, signing, _directory: directory }
+        Self { app, accounts, ledger, clock, signing, _directory: directory }
     }
 
     /// A user on that plan, and their access token.
@@ -190,7 +189,7 @@ impl World {
             request = request.header("accept", accept);
         }
         let request = request.body(Body::empty()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
