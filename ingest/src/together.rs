@@ -17,7 +17,7 @@ use crate::candidate::Candidate;
 use crate::record::{Outcome, accepted};
 
 /// Events that are admitted at a time: the first of them waits for the last.
-const EVENTS_MAX: usize = 1024;
+const TOGETHER_MAX: usize = 1024;
 
 /// What became of an event that went with others.
 pub(crate) enum Went {
@@ -50,7 +50,7 @@ struct Admitted {
 impl Together {
     /// Starts the task; it ends with the last sender. Needs a runtime.
     pub(crate) fn start(parts: Arc<Parts>) -> Self {
-        let (events, waiting) = mpsc::channel(EVENTS_MAX);
+        let (events, waiting) = mpsc::channel(TOGETHER_MAX);
         tokio::spawn(pass_what_waits(parts, waiting));
         Self { events }
     }
@@ -78,7 +78,7 @@ fn ended() -> AppendError {
 
 async fn pass_what_waits(parts: Arc<Parts>, mut waiting: mpsc::Receiver<One>) {
     let mut events = Vec::new();
-    while waiting.recv_many(&mut events, EVENTS_MAX).await > 0 {
+    while waiting.recv_many(&mut events, TOGETHER_MAX).await > 0 {
         let asked: Vec<Admission> = events.iter().map(|one| one.candidate.admission()).collect();
         let mut verdicts = match parts.log.has_room() {
             Ok(()) => parts.counter.admit_at_once(&asked).await.into_iter(),

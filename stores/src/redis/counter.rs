@@ -176,6 +176,17 @@ impl RedisQuotaCounter {
         }
     }
 
+    /// Leaves undecided what an epoch decided that the feed has not named: another look, while it cannot be
+    /// seen, would hold up all the others.
+    fn withdraw_unnamed(&self, admitting: &mut Admitting<'_>) {
+        for (epoch, voucher) in admitting.vouchers() {
+            if !self.feed.names(&voucher) {
+                admitting
+                    .withdraw(epoch, unavailable("it cannot be seen which epochs are in force"));
+            }
+        }
+    }
+
     /// Months of one partition to settle, as calls.
     pub(super) fn settle_calls(
         &self,
@@ -267,6 +278,9 @@ impl QuotaCounter for RedisQuotaCounter {
             *decided = answer.ok().and_then(Decided::of);
         }
         reached("counter::admitted").await;
+        if !self.feed.in_touch() {
+            self.withdraw_unnamed(&mut admitting);
+        }
         self.vouch(&mut admitting).await;
         admitting.decided.into_iter().map(|decided| decided.map(|one| one.verdict)).collect()
     }

@@ -71,6 +71,11 @@ impl Feed {
         self.known().epochs.get(&partition).map(|epoch| epoch.nonce)
     }
 
+    /// Whether the feed named this epoch when it was last seen.
+    pub(super) fn names(&self, voucher: &Voucher) -> bool {
+        !matches!(self.judge(std::slice::from_ref(voucher)), Judged::Deposed)
+    }
+
     /// Looks now, unless somebody has done so since `after`.
     pub(super) async fn look(&self, after: Instant) -> Result<(), Unavailable> {
         let _turn = self.looking.lock().await;

@@ -123,6 +123,7 @@ async fn what_a_deposed_server_lets_in_is_not_passed_on() {
     assert!(setting.epochs.reads() > reads);
     // From now on it knows.
     assert!(deposed.admit(&[event("a", 60)]).await.is_err());
+    assert_eq!(deposed.admit_at_once(&[event("c", 1)]).await, [None]);
     assert!(deposed.hold(&hold_now(&setting, "i", 1)).await.is_err());
     assert!(deposed.release(user(1), hold_id("h")).await.is_err());
     assert!(deposed.usage(user(1), october()).await.is_err());
@@ -177,6 +178,24 @@ async fn a_process_cut_off_from_the_feed_goes_on_with_what_it_knows() {
     setting.epochs.set_broken(false);
     assert!(granted(&admit_in_the_end(&blind, event("d", 1)).await));
     assert!(in_the_end(async || counter.in_touch()).await);
+}
+
+#[tokio::test]
+async fn who_is_cut_off_decides_nothing_at_once_under_a_name_that_it_does_not_know() {
+    let mut setting = Setting::fresh();
+    setting.settings.feed_poll = Duration::from_secs(3600);
+    setting.seeds.put(user(1), limit(100));
+    let owner = setting.counter(CounterTime::Clock);
+    open(&owner, 0).await;
+    admit(owner.as_ref(), event("a", 1)).await;
+    setting.epochs.set_broken(true);
+    let blind = setting.counter(CounterTime::Clock);
+    assert!(in_the_end(async || !blind.in_touch()).await);
+    let reads = setting.epochs.reads();
+    assert_eq!(blind.admit_at_once(&[event("b", 1)]).await, [None]);
+    assert_eq!(setting.epochs.reads(), reads, "a look would hold up everybody");
+    let told = owner.admit_at_once(&[event("c", 1)]).await;
+    assert!(granted(told[0].as_ref().unwrap()), "it knows the name");
 }
 
 #[tokio::test]
