@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metering::Unavailable;
-use metering::quota::{Admission, Verdict};
+use metering::quota::Verdict;
 use metering::trace::TraceParent;
-use metering::usage::{AdmittedEvent, AppendError, EventLog};
+use metering::usage::{AdmittedEvent, AppendError, EventLog, Partition};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Parts;
@@ -79,29 +79,41 @@ fn ended() -> AppendError {
 async fn pass_what_waits(parts: Arc<Parts>, mut waiting: mpsc::Receiver<One>) {
     let mut events = Vec::new();
     while waiting.recv_many(&mut events, TOGETHER_MAX).await > 0 {
-        let asked: Vec<Admission> = events.iter().map(|one| one.candidate.admission()).collect();
-        let mut verdicts = match parts.log.has_room() {
-            Ok(()) => parts.counter.admit_at_once(&asked).await.into_iter(),
-            Err(_) => Vec::new().into_iter(),
-        };
-        // A trace is that of one append, and a partition's failure its own.
-        let mut appends: HashMap<_, Vec<Admitted>> = HashMap::new();
-        for One { candidate, trace, answer } in events.drain(..) {
-            match verdicts.next().flatten() {
-                Some(Verdict::Granted(grant)) => {
-                    let partition = parts.log.partition_of(candidate.event.user_id);
-                    let (event, outcome) = accepted(candidate, grant);
-                    let one = Admitted { event, outcome, answer };
-                    appends.entry((partition, trace)).or_default().push(one);
-                }
-                // Whoever asked may have gone away.
-                _ => drop(answer.send(Ok(Went::Alone(candidate)))),
-            }
-        }
-        for ((_, trace), admitted) in appends {
+        let verdicts = admit(&parts, &events).await;
+        let verdicts = verdicts.into_iter().chain(std::iter::repeat_with(|| None));
+        for ((_, trace), admitted) in let_in(&*parts.log, events.drain(..).zip(verdicts)) {
             tokio::spawn(append(parts.log.clone(), admitted, trace));
         }
     }
+}
+
+async fn admit(parts: &Parts, events: &[One]) -> Vec<Option<Verdict>> {
+    if parts.log.has_room().is_err() {
+        return Vec::new();
+    }
+    let asked: Vec<_> = events.iter().map(|one| one.candidate.admission()).collect();
+    parts.counter.admit_at_once(&asked).await
+}
+
+/// The events that were let in, by what an append may have of only one: its trace, and the partition
+/// with which it fails. All others are told to go alone.
+fn let_in(
+    log: &dyn EventLog,
+    events: impl Iterator<Item = (One, Option<Verdict>)>,
+) -> HashMap<(Partition, Option<TraceParent>), Vec<Admitted>> {
+    let mut appends: HashMap<_, Vec<_>> = HashMap::new();
+    for (One { candidate, trace, answer }, verdict) in events {
+        if let Some(Verdict::Granted(grant)) = verdict {
+            let partition = log.partition_of(candidate.event.user_id);
+            let (event, outcome) = accepted(candidate, grant);
+            let one = Admitted { event, outcome, answer };
+            appends.entry((partition, trace)).or_default().push(one);
+        } else {
+            // Whoever asked may have gone away.
+            drop(answer.send(Ok(Went::Alone(candidate))));
+        }
+    }
+    appends
 }
 
 async fn append(log: Arc<dyn EventLog>, admitted: Vec<Admitted>, trace: Option<TraceParent>) {
