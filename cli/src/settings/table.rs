@@ -109,7 +109,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "duplicate-memory",
         "MEBIBYTES",
-        "128",
+        "96",
         "Memory for ids that were counted lately; when it is full, repeats without a time in them \
          are told for less than a day",
     ),

@@ -75,7 +75,7 @@ impl Default for LedgerSettings {
         Self {
             partitions: NonZeroU32::MIN.saturating_add(63),
             generation: 0,
-            duplicate_memory_bytes: 128 << 20,
+            duplicate_memory_bytes: 96 << 20,
             running_totals_max: 100_000,
             commit_deadline: Duration::from_secs(30),
             query_timeout: Duration::from_secs(20),
