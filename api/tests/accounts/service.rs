@@ -38,7 +38,7 @@ pub(crate) struct Service {
     pub(crate) store: Arc<SqliteAccounts>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Arc<EmptyLedger>,
-    router: App,
+    app: App,
     _directory: TempDir,
 }
 
@@ -99,7 +99,7 @@ impl Call<'_> {
         let client: IpAddr = self.client.parse().unwrap();
         let request = self.request.header("content-type", "application/json");
         let request = request.extension(ClientAddress(client)).body(body).unwrap();
-        let response = self.service.router.clone().oneshot(request).await.unwrap();
+        let response = self.service.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         let body: Value = serde_json::from_slice(&bytes).unwrap();
@@ -150,8 +150,8 @@ impl Service {
             payments,
             clock: clock.clone(),
         };
-        let router = edge::app(api::routes().with_state(api.clone()), &[], clock.clone());
-        Self { api, store, clock, ledger, router, _directory: directory }
+        let app = edge::app(api::routes().with_state(api.clone()), &[], clock.clone());
+        Self { api, store, clock, ledger, app, _directory: directory }
     }
 
     pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {

@@ -153,9 +153,11 @@ impl RedisQuotaCounter {
         Ok(missing)
     }
 
+    /// Whether what no counter has decided may be let in without one.
+    ///
     /// # Errors
-    /// A counter did not decide, and nothing is let in without one.
-    fn may_be_away(&self, admitting: &Admitting<'_>) -> Result<(), Unavailable> {
+    /// There is something, and nothing may.
+    fn may_do_without(&self, admitting: &Admitting<'_>) -> Result<(), Unavailable> {
         match &admitting.away {
             Some(reason) if self.outage.is_none() => Err(reason.clone()),
             _ => Ok(()),
@@ -176,8 +178,8 @@ impl RedisQuotaCounter {
         }
     }
 
-    /// Leaves undecided what an epoch decided that the feed has not named: another look, while it cannot be
-    /// seen, would hold up all the others.
+    /// Leaves undecided what an epoch decided that the feed has not named: another look, while it
+    /// cannot be seen, would hold up all the others.
     fn withdraw_unnamed(&self, admitting: &mut Admitting<'_>) {
         for (epoch, voucher) in admitting.vouchers() {
             if !self.feed.names(&voucher) {
@@ -249,7 +251,7 @@ impl QuotaCounter for RedisQuotaCounter {
                 break;
             }
             let missing = self.admit_round(&mut admitting, &unknown).await?;
-            self.may_be_away(&admitting)?;
+            self.may_do_without(&admitting)?;
             if !admitting.waiting.is_empty() {
                 unknown = self.seeder.seed(missing).await?;
             }
@@ -259,7 +261,7 @@ impl QuotaCounter for RedisQuotaCounter {
         }
         reached("counter::admitted").await;
         self.vouch(&mut admitting).await;
-        self.may_be_away(&admitting)?;
+        self.may_do_without(&admitting)?;
         let without_counter = match (&self.outage, &admitting.away) {
             (Some(outage), Some(why)) => {
                 outage.admit(&admitting.asked_without_counter(), why).await?
