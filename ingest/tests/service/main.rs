@@ -14,3 +14,4 @@ mod reservations;
 mod single;
 mod together;
 mod trace;
+mod watched;

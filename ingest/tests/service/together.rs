@@ -1,73 +1,18 @@
 //! Single events of several clients on their way together.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use futures::future::join_all;
-use ingest::{LookUp, Parts};
-use metering::Unavailable;
-use metering::accounts::UserId;
+use ingest::LookUp;
 use metering::quota::{QuotaCounter, Totals};
 use metering::time::{Clock, Period};
-use metering::trace::TraceParent;
-use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog, Partition};
 use serde_json::{Value, json};
 
 use crate::house::{Answer, House, OWN, User, chat, with};
-
-/// A log that notes what it is given, and fails for a partition.
-struct Watched {
-    inner: Arc<dyn EventLog>,
-    /// How many events each append had, and in which trace.
-    appends: Mutex<Vec<(usize, Option<String>)>>,
-    /// Whose events go to a partition of their own, which fails.
-    away_for: Mutex<Option<UserId>>,
-}
-
-#[async_trait]
-impl EventLog for Watched {
-    async fn append(
-        &self,
-        events: Vec<AdmittedEvent>,
-        trace: Option<TraceParent>,
-    ) -> Result<Vec<Appended>, AppendError> {
-        let noted = (events.len(), trace.map(|trace| trace.to_string()));
-        self.appends.lock().unwrap().push(noted);
-        let away = *self.away_for.lock().unwrap();
-        let fails = events.iter().any(|one| Some(one.event.user_id) == away);
-        let appended = self.inner.append(events, trace).await?;
-        if fails { Err(Unavailable::new("event_log", "no leader").into()) } else { Ok(appended) }
-    }
-
-    fn partition_of(&self, user: UserId) -> Partition {
-        Partition::new(u32::from(*self.away_for.lock().unwrap() == Some(user)))
-    }
-}
-
-impl Watched {
-    /// Since the last call.
-    fn appends(&self) -> Vec<(usize, Option<String>)> {
-        let mut appends = std::mem::take(&mut *self.appends.lock().unwrap());
-        appends.sort_unstable();
-        appends
-    }
-
-    /// How many events each append since the last call had.
-    fn sizes(&self) -> Vec<usize> {
-        self.appends().into_iter().map(|(events, _)| events).collect()
-    }
-}
+use crate::watched::Watched;
 
 async fn watched() -> (House, Arc<Watched>) {
-    let mut watched = None;
-    let house = House::with(|parts, stores| {
-        let (inner, appends) = (stores.log.clone(), Mutex::default());
-        let log = Arc::new(Watched { inner, appends, away_for: Mutex::default() });
-        watched = Some(log.clone());
-        Parts { log, look_up: LookUp::BeforeRefusal, ..parts }
-    })
-    .await;
-    (house, watched.unwrap())
+    Watched::in_a_house(LookUp::BeforeRefusal).await
 }
 
 /// A user whom the counter knows.
@@ -133,7 +78,7 @@ async fn who_is_refused_or_repeats_or_is_not_known_holds_up_nobody() {
 async fn a_partition_that_fails_fails_its_own_events_alone() {
     let (house, log) = watched().await;
     let users = [known(&house, &log, "free").await, known(&house, &log, "free").await];
-    *log.away_for.lock().unwrap() = Some(users[1].id);
+    log.fails_for(Some(users[1].id));
     let events = [
         (&users[0], named("a")),
         (&users[1], named("b")),
@@ -147,7 +92,7 @@ async fn a_partition_that_fails_fails_its_own_events_alone() {
     assert_eq!(answers[1].refused(), (503, "unavailable"));
     let made = answers[2].body["event_id"].as_str().unwrap();
 
-    *log.away_for.lock().unwrap() = None;
+    log.fails_for(None);
     let again = house.post(OWN, &users[1].token, &named("b")).await.expect(200);
     assert_eq!(again.body["duplicate"], true);
     let retry = with(chat(5), json!({"event_id": made}));

@@ -1,55 +1,14 @@
 //! The caller's trace on its way into the log.
 
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
-use ingest::Parts;
+use ingest::LookUp;
 use metering::accounts::Scope;
-use metering::trace::TraceParent;
-use metering::usage::{AdmittedEvent, AppendError, Appended, EventLog};
 use serde_json::json;
 
-use crate::house::{BATCH, FOR, House, OWN, chat, with};
+use crate::house::{BATCH, FOR, OWN, chat, with};
+use crate::watched::Watched;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const TRACED: &[(&str, &str)] = &[("traceparent", TRACE)];
-
-/// A log that keeps what each append was given beside its events.
-struct Keeping {
-    inner: Arc<dyn EventLog>,
-    traces: Mutex<Vec<(usize, Option<String>)>>,
-}
-
-#[async_trait]
-impl EventLog for Keeping {
-    async fn append(
-        &self,
-        events: Vec<AdmittedEvent>,
-        trace: Option<TraceParent>,
-    ) -> Result<Vec<Appended>, AppendError> {
-        let kept = (events.len(), trace.map(|trace| trace.to_string()));
-        self.traces.lock().unwrap().push(kept);
-        self.inner.append(events, trace).await
-    }
-}
-
-impl Keeping {
-    /// How many events each append since the last call had, and in which trace.
-    fn appends(&self) -> Vec<(usize, Option<String>)> {
-        std::mem::take(&mut *self.traces.lock().unwrap())
-    }
-}
-
-async fn keeping() -> (House, Arc<Keeping>) {
-    let mut keeping = None;
-    let house = House::with(|parts, stores| {
-        let log = Arc::new(Keeping { inner: stores.log.clone(), traces: Mutex::default() });
-        keeping = Some(log.clone());
-        Parts { log, ..parts }
-    })
-    .await;
-    (house, keeping.unwrap())
-}
 
 fn traced(events: usize) -> Vec<(usize, Option<String>)> {
     vec![(events, Some(TRACE.to_owned()))]
@@ -57,7 +16,7 @@ fn traced(events: usize) -> Vec<(usize, Option<String>)> {
 
 #[tokio::test]
 async fn the_trace_of_a_request_goes_with_all_that_it_appends() {
-    let (house, log) = keeping().await;
+    let (house, log) = Watched::in_a_house(LookUp::Every).await;
     let user = house.user("professional").await;
     let key = house.key(&[Scope::Ingest]).await;
     let named = with(chat(1), json!({"user_id": user.id}));
@@ -84,7 +43,7 @@ async fn the_trace_of_a_request_goes_with_all_that_it_appends() {
 
 #[tokio::test]
 async fn a_request_without_a_trace_or_with_an_invalid_one_is_taken_alike() {
-    let (house, log) = keeping().await;
+    let (house, log) = Watched::in_a_house(LookUp::Every).await;
     let user = house.user("professional").await;
     for headers in [&[][..], &[("traceparent", "00-no-trace-01")], &[TRACED[0], TRACED[0]]] {
         house.send(OWN, &user.token, headers, chat(1).to_string()).await.expect(201);
