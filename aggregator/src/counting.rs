@@ -1,5 +1,6 @@
 //! Counting one partition: read, look up, fold, commit, sync.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metering::Unavailable;
@@ -8,7 +9,7 @@ use metering::quota::UserTotals;
 use metering::time::{Period, Timestamp};
 use metering::usage::{
     CommitError, Committed, Cursor, Flush, Horizon, LogRecord, Offset, OffsetRange, Partition,
-    Settled, Tallies, fold,
+    Settled, SumOverflow, Tallies, fold,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -285,7 +286,12 @@ impl Counting {
             Err(error) => return Ok(Err(error)),
         };
         // Some milliseconds of arithmetic: not on a thread that answers requests.
-        let folding = move || fold(partition, horizon, records, &seen);
+        let rules = Arc::clone(&self.aggregator.alert_rules);
+        let folding = move || {
+            let mut flush = fold(partition, horizon, records, &seen)?;
+            flush.watched = rules.watched(&flush);
+            Ok::<_, SumOverflow>(flush)
+        };
         match tokio::task::spawn_blocking(folding).await {
             Ok(folded) => Ok(Ok(folded?)),
             Err(_) => Err(Stopped::Panicked),
@@ -294,6 +300,7 @@ impl Counting {
 
     fn committed(&mut self, committed: Committed, pending: Pending) {
         self.backoff.reset();
+        metrics::counter!("tokenmeter_alerts_raised_total").increment(committed.alerts);
         self.advance(committed.cursor);
         self.untold = Some(Untold { totals: committed.totals, settled: pending.settled });
     }
@@ -304,7 +311,8 @@ impl Counting {
             match self.settled_doubt(&pending).await {
                 Ok((cursor, totals)) if cursor.position == pending.range.end => {
                     pending.show();
-                    let committed = Committed { cursor, totals };
+                    // How many alerts it raised is not known any more.
+                    let committed = Committed { cursor, totals, alerts: 0 };
                     self.committed(committed, pending);
                     return Ok(());
                 }

@@ -4,11 +4,13 @@
 //! folds (`metering::usage::fold`), commits, and syncs the counter. What is counted is a function
 //! of the log alone: a crash anywhere, or a store that fails, only makes it begin again at the
 //! ledger's cursor. [`books`] and [`Aggregator::counter_book`] compare the figures kept in several
-//! places.
+//! places. [`AlertSender`] tells who must
+//! know what the ledger has found out about limits.
 //!
-//! Boundary: it knows the ports of usage and quotas and no store; it decides nothing about an event.
+//! Boundary: it knows the ports and no store, nor how a message travels; it decides nothing about an event.
 //! It never counts past a record it could not place, and never starts anywhere but at the cursor.
 
+mod alerts;
 mod backoff;
 mod beat;
 mod counting;
@@ -23,6 +25,7 @@ mod telemetry;
 mod telling;
 mod ticking;
 
+pub use alerts::{AlertReceiver, AlertSender, Message};
 pub use progress::{PartitionProgress, Progress};
 pub use reconcile::{Book, Report, books, watch_books};
 pub use routes::{ROUTES, routes};

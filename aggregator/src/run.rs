@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use metering::quota::QuotaCounter;
 use metering::time::Clock;
-use metering::usage::{EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger};
+use metering::usage::{
+    AlertRules, EventSource, LedgerLookup, Offset, Partition, SumOverflow, UsageLedger,
+};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -22,6 +24,8 @@ pub struct Aggregator {
     pub source: Arc<dyn EventSource>,
     /// Where it is counted to.
     pub ledger: Arc<dyn UsageLedger>,
+    /// Which alerts a commit may raise.
+    pub alert_rules: Arc<AlertRules>,
     /// What was counted before.
     pub lookup: Arc<dyn LedgerLookup>,
     /// Who is told.

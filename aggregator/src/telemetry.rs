@@ -32,6 +32,24 @@ pub fn describe() {
         "tokenmeter_counter_rebuilds_total",
         "Times that a quota counter was lost and its partition had to be opened anew"
     );
+    describe_counter!(
+        "tokenmeter_alerts_raised_total",
+        "Alerts that commits of the ledger have raised"
+    );
+    describe_counter!(
+        "tokenmeter_alert_deliveries_total",
+        "Attempts to send an alert by what came of them: sent, failed (tried again), muted (its user \
+         wants none), given_up"
+    );
+    describe_gauge!(
+        "tokenmeter_alerts_waiting",
+        "Alerts that are not sent yet, of all processes together"
+    );
+    describe_gauge!(
+        "tokenmeter_oldest_alert_waiting_seconds",
+        Unit::Seconds,
+        "Age of the oldest alert that is not sent yet; 0 when none waits"
+    );
     describe_gauge!(
         "tokenmeter_book_difference",
         "Differences found in each book (R1 to R5); anything but 0 is a defect"

@@ -1,4 +1,5 @@
-//! Opaque cursors of lists: a position, bound to the filters that it was made under.
+//! Pages of lists: how long they are, and opaque cursors, which are a position bound to the filters that
+//! it was made under.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,6 +7,22 @@ use edge::Problem;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// Rows of a page when none are asked for.
+const LIMIT_DEFAULT: usize = 50;
+
+/// Rows of a page at most.
+const LIMIT_MAX: usize = 200;
+
+/// How many rows a page has under the parameter `limit`.
+///
+/// # Errors
+/// 422 that names the parameter.
+pub(crate) fn rows_max(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
+    let good = (1..=LIMIT_MAX).contains(&limit);
+    good.then_some(limit).ok_or_else(|| Problem::parameter("limit", "must be from 1 to 200"))
+}
 
 #[derive(Serialize, Deserialize)]
 struct Bound<P> {

@@ -46,4 +46,7 @@ table! {
     GET "/api/tokens/me" => usage::tokens_of_me,
     GET "/api/tokens/me/history" => usage::history_of_me,
     GET "/api/tokens/admin/usage" => usage::admin::usage,
+    GET "/api/alerts/me" => usage::alerts::alerts_of_me,
+    GET "/api/alerts" => usage::alerts::alerts,
+    POST "/api/alerts/retry" => usage::alerts::retry,
 }

@@ -7,7 +7,7 @@ use edge::Verifier;
 use metering::accounts::{Accounts, PreferenceStore, Sessions, Subscriptions};
 use metering::quota::{ModelCatalogue, PlanCatalogue, QuotaCounter};
 use metering::time::Clock;
-use metering::usage::UsageReports;
+use metering::usage::{Alerts, UsageReports};
 
 use crate::accounts::{LoginThrottle, Passwords, TokenIssuer};
 
@@ -34,6 +34,8 @@ pub struct Api {
     pub sessions: Arc<dyn Sessions>,
     /// What the usage endpoints read.
     pub reports: Arc<dyn UsageReports>,
+    /// Who has used how much of their plan.
+    pub alerts: Arc<dyn Alerts>,
     /// What is used right now, and where new terms are put in force.
     pub counter: Arc<dyn QuotaCounter>,
     /// Which plans there are.

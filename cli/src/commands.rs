@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use metering::accounts::{Role, Scope};
+use metering::accounts::{Role, Scope, UserId};
+use metering::usage::DeliveryState;
 
 use crate::settings::{add_server_flags, add_shared_flags, variable};
 
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Look at records that were set aside, and append them again
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Look at alerts of users who near a limit of their plan, and at whether they were sent
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
     /// Write one archive of all data, also while the server runs
     Backup(BackupArgs),
     /// Check data, settings and the running server
@@ -198,6 +202,35 @@ pub(crate) enum DeadLettersCommand {
     List(Output),
     /// Append again those that today's program can read
     Replay(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// List them, newest first
+    List(AlertsListArgs),
+    /// Send those again that were given up
+    Retry(Output),
+    /// Send the receiver of --alert-webhook a message; exit 0 only when it takes it
+    Test(Output),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlertsListArgs {
+    /// Of this user only: their id
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<UserId>,
+    /// Of one state only: waiting, sent, muted or given_up
+    #[arg(long, value_name = "STATE", value_parser = delivery)]
+    pub(crate) delivery: Option<DeliveryState>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_name = "NUMBER")]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn delivery(text: &str) -> Result<DeliveryState, String> {
+    text.parse().map_err(|()| "must be waiting, sent, muted or given_up".to_owned())
 }
 
 #[derive(Debug, Args)]

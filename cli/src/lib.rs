@@ -2,6 +2,7 @@
 //! commands beside the server. It holds no rule about usage: those are in `metering`, and what an
 //! endpoint answers is the services' affair.
 
+mod alerts;
 mod backend;
 mod backup;
 mod commands;
@@ -20,6 +21,7 @@ mod replay;
 mod serve;
 mod settings;
 mod user;
+mod webhook;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -71,6 +73,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<Outcome> {
         Some(Command::Replay(args)) => replay::run(&context, args),
         Some(Command::Reconcile(args)) => reconcile::run(&context, args),
         Some(Command::DeadLetters(command)) => dead_letters::run(&context, command),
+        Some(Command::Alerts(command)) => alerts::run(&context, command),
         Some(Command::Backup(args)) => backup::run(&context, args),
         Some(Command::Doctor(output)) => doctor::run(&context, output),
         Some(Command::Migrate(args)) => migrate::run(&context, args),

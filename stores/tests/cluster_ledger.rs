@@ -13,6 +13,8 @@ mod rules;
 #[macro_use]
 mod contract {
     #[macro_use]
+    pub(crate) mod alerts;
+    #[macro_use]
     pub(crate) mod books;
     #[allow(dead_code, reason = "the single node's own tests use more of it")]
     pub(crate) mod counting;
@@ -36,3 +38,4 @@ ledger_lookup_contract!(super::fresh().await);
 usage_reports_contract!(super::fresh().await);
 usage_analytics_contract!(super::fresh().await);
 books_contract!(super::fresh().await);
+alerts_contract!(super::fresh().await);

@@ -13,6 +13,8 @@ mod rules;
 #[macro_use]
 mod contract {
     #[macro_use]
+    pub(crate) mod alerts;
+    #[macro_use]
     pub(crate) mod books;
     pub(crate) mod counting;
     #[macro_use]
@@ -106,6 +108,7 @@ ledger_lookup_contract!(super::fresh());
 usage_reports_contract!(super::fresh());
 usage_analytics_contract!(super::fresh());
 books_contract!(super::fresh());
+alerts_contract!(super::fresh());
 
 /// Asks until there is an answer that counts; a test that waits longer has failed.
 async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {

@@ -6,6 +6,7 @@
     reason = "the rig is test code, though it stands outside of the test functions"
 )]
 
+mod alerts;
 mod counter_book;
 mod counting;
 mod portions;

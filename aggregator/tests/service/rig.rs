@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{
-    Admission, CounterUser, Hold, HoldOutcome, OverLimit, PlanName, QuotaCounter, QuotaSeeds,
-    Standing, Synced, Terms, Tier, Trust, Verdict,
+    Admission, CounterUser, Hold, HoldOutcome, ModelCatalogue, OverLimit, PlanCatalogue, PlanName,
+    QuotaCounter, QuotaSeeds, Standing, Synced, Terms, Tier, Trust, Verdict,
 };
 use metering::time::{Clock, ManualClock, Period, Timestamp};
 use metering::usage::{
-    AdmittedEvent, CommitError, Committed, Cursor, EventId, EventLog, Flags, Flush, Horizon,
-    IdDigest, IdOrigin, LedgerLookup, LogRecord, ModelName, Offset, Partition, RequestType,
-    SeenIds, Settled, TokenCounts, TotalsAt, UsageEvent, UsageLedger,
+    AdmittedEvent, AlertRules, CommitError, Committed, Cursor, EventId, EventLog, Flags, Flush,
+    Horizon, IdDigest, IdOrigin, LedgerLookup, LogRecord, ModelName, Offset, Partition,
+    RequestType, SeenIds, Settled, TokenCounts, TotalsAt, UsageEvent, UsageLedger,
 };
 use stores::memory::MemoryQuotaCounter;
 use stores::sqlite::{SqliteEventLog, SqliteLedger};
@@ -80,6 +80,7 @@ impl Rig {
         let aggregator = Aggregator {
             source: log.clone(),
             ledger: Arc::new(FaultyLedger { ledger: ledger.clone(), faults: faults.clone() }),
+            alert_rules: Arc::new(AlertRules::of(&plans())),
             lookup: Arc::new(ledger.clone()),
             counter: Arc::new(FaultyCounter { counter: counter.clone(), faults: faults.clone() }),
             clock: clock.clone(),
@@ -235,6 +236,12 @@ impl Running {
     pub(crate) async fn ended(self) -> Result<(), Stopped> {
         tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap()
     }
+}
+
+/// The plans that the program brings along.
+pub(crate) fn plans() -> PlanCatalogue {
+    let models = ModelCatalogue::from_toml(ModelCatalogue::DEFAULT_TOML).unwrap();
+    PlanCatalogue::from_toml(PlanCatalogue::DEFAULT_TOML, &models).unwrap()
 }
 
 /// Everybody exists, without limits.

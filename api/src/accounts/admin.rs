@@ -15,12 +15,6 @@ use crate::cursor;
 use crate::extract::{Admin, Put, Settings};
 use crate::state::Api;
 
-/// Rows of a page when none are asked for.
-const LIMIT_DEFAULT: usize = 50;
-
-/// Rows of a page at most.
-const LIMIT_MAX: usize = 200;
-
 /// The user that the path names; what is no id at all names nobody.
 pub(crate) struct Named(UserId);
 
@@ -88,10 +82,7 @@ pub(crate) async fn list(
     _: Admin,
     Query(query): Query<ListQuery>,
 ) -> Result<Success<UserList>, Problem> {
-    let rows_max = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&rows_max) {
-        return Err(Problem::parameter("limit", "must be from 1 to 200"));
-    }
+    let rows_max = cursor::rows_max(query.limit)?;
     let filters = ("users", &query.search);
     let after = query.cursor.as_deref().map(|text| cursor::decode(text, &filters)).transpose()?;
     let search = query.search.clone();

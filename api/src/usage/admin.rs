@@ -132,12 +132,7 @@ impl UsageParameters {
         parameters::in_order(from, to)?;
         let granularity = granularity(self.granularity.as_deref())?;
         let group_by = group_by(self.group_by.as_deref())?;
-        let user_id = self
-            .user_id
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| Problem::parameter("user_id", "must be the id of a user"))?;
+        let user_id = parameters::user_id(self.user_id.as_deref())?;
         if granularity == Granularity::Hour {
             let no_hours = "users are counted by day and by month, not by hour";
             if group_by.contains(&Dimension::User) {

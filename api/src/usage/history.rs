@@ -18,12 +18,6 @@ use super::{Me, Subject, csv_body, parameters, subscription_of};
 use crate::cursor;
 use crate::state::Api;
 
-/// Rows of a page when none are asked for.
-const LIMIT_DEFAULT: usize = 50;
-
-/// Rows of a page at most.
-const LIMIT_MAX: usize = 200;
-
 /// Rows of CSV that are in memory at once, for each client that reads them.
 const CSV_ROWS: usize = 1000;
 
@@ -115,10 +109,7 @@ async fn page(
     mut query: HistoryQuery,
     asked: &HistoryParameters,
 ) -> Result<Response, Problem> {
-    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::parameter("limit", "must be from 1 to 200"));
-    }
+    let limit = cursor::rows_max(asked.limit)?;
     let filters = Filters::of(&query);
     query.after = asked.cursor.as_deref().map(|text| read_cursor(text, &filters)).transpose()?;
     // One more than is shown says whether there are more.
@@ -222,7 +213,7 @@ impl HistoryParameters {
             model: self.model.as_deref().map(ModelName::new),
             request_type: parameters::request_type(self.request_type.as_deref())?,
             after: None,
-            rows_max: LIMIT_DEFAULT,
+            rows_max: 0,
         })
     }
 }

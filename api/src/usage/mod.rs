@@ -3,6 +3,7 @@
 //! All of it stands at the ledger's cursor; what is in flight is only in `GET /api/usage/me`.
 
 pub(crate) mod admin;
+pub(crate) mod alerts;
 mod csv_body;
 mod format;
 mod history;

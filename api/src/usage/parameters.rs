@@ -1,6 +1,7 @@
 //! Parameters that more than one call has.
 
 use edge::Problem;
+use metering::accounts::UserId;
 use metering::time::{Day, Timestamp};
 use metering::usage::RequestType;
 
@@ -16,6 +17,11 @@ pub(super) fn instant(name: &str, text: Option<&str>) -> Result<Option<Timestamp
 /// `from` must be before `to`.
 pub(super) fn in_order(from: Timestamp, to: Timestamp) -> Result<(), Problem> {
     if from < to { Ok(()) } else { Err(Problem::parameter("to", "must be later than from")) }
+}
+
+pub(super) fn user_id(text: Option<&str>) -> Result<Option<UserId>, Problem> {
+    let read = text.map(str::parse).transpose();
+    read.map_err(|_| Problem::parameter("user_id", "must be the id of a user"))
 }
 
 pub(super) fn request_type(text: Option<&str>) -> Result<Option<RequestType>, Problem> {

@@ -26,7 +26,7 @@ use metering::usage::{
 };
 use serde_json::{Value, json};
 use stores::memory::MemoryQuotaCounter;
-use stores::sqlite::SqliteAccounts;
+use stores::sqlite::{LedgerFile, SqliteAccounts};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -140,6 +140,7 @@ impl Service {
             preferences: store.clone(),
             sessions: store.clone(),
             reports: ledger.clone(),
+            alerts: Arc::new(LedgerFile::open(directory.path()).unwrap()),
             counter: Arc::new(counter),
             plans,
             models: Arc::new(models),

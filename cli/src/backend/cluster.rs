@@ -160,6 +160,7 @@ impl Cluster {
         Ok(Aggregator {
             source: Arc::new(source),
             ledger: Arc::new(ledger.clone()),
+            alert_rules: context.settings.alert_rules(),
             lookup: Arc::new(ledger),
             counter,
             clock: Arc::clone(clock),
@@ -189,6 +190,7 @@ impl Cluster {
                 ledger: ledger.clone(),
                 lookup: ledger.clone(),
                 reports: ledger.clone(),
+                alerts: ledger.clone(),
                 books: ledger,
             },
             counter: counter as Arc<dyn QuotaCounter>,

@@ -14,7 +14,7 @@ use metering::accounts::{
 };
 use metering::quota::QuotaCounter;
 use metering::usage::{
-    Books, DeadLetters, EventLog, EventSource, LedgerLookup, UsageLedger, UsageReports,
+    Alerts, Books, DeadLetters, EventLog, EventSource, LedgerLookup, UsageLedger, UsageReports,
 };
 
 use crate::context::Context;
@@ -32,6 +32,14 @@ pub(crate) enum Backend {
 impl Backend {
     /// The figures that reconciliation compares, beside the process that counts.
     pub(crate) fn books(&self, context: &Context) -> anyhow::Result<Arc<dyn Books>> {
+        Ok(match self {
+            Self::Cluster(cluster) => Arc::new(context.block_on(async { cluster.ledger() })),
+            Self::SingleNode(directory) => Arc::new(SingleNode::ledger(directory)?),
+        })
+    }
+
+    /// What was raised, and its outbox.
+    pub(crate) fn alerts(&self, context: &Context) -> anyhow::Result<Arc<dyn Alerts>> {
         Ok(match self {
             Self::Cluster(cluster) => Arc::new(context.block_on(async { cluster.ledger() })),
             Self::SingleNode(directory) => Arc::new(SingleNode::ledger(directory)?),
@@ -92,6 +100,7 @@ pub(crate) struct LedgerStores {
     pub(crate) ledger: Arc<dyn UsageLedger>,
     pub(crate) lookup: Arc<dyn LedgerLookup>,
     pub(crate) reports: Arc<dyn UsageReports>,
+    pub(crate) alerts: Arc<dyn Alerts>,
     pub(crate) books: Arc<dyn Books>,
 }
 

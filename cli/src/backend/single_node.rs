@@ -50,6 +50,7 @@ impl SingleNode {
                 ledger: ledger.clone(),
                 lookup: ledger,
                 reports: file.clone(),
+                alerts: file.clone(),
                 books: file.clone(),
             },
             counter: Arc::new(MemoryQuotaCounter::new(Arc::new(seeds), clock)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aggregator::{Aggregator, Progress};
+use aggregator::{Aggregator, AlertSender, Progress};
 use anyhow::Context as _;
 use api::accounts::{LoginThrottle, Passwords, TokenIssuer, signing_keys};
 use api::changes::{ChangeFollower, Followed};
@@ -19,10 +19,12 @@ use crate::backend::Stores;
 use crate::context::Context;
 use crate::dead_letters::Replayer;
 use crate::settings::{PaymentMode, Settings};
+use crate::webhook::Webhook;
 
 /// The services of one process, on its stores. Those that it does not run are not there.
 pub(super) struct Node {
     pub(super) aggregator: Option<Aggregator>,
+    alert_sender: Option<AlertSender>,
     api: Option<Api>,
     ingest: Option<Ingest>,
     replayer: Option<Replayer>,
@@ -66,6 +68,7 @@ impl Node {
         Ok(Self {
             health: Health::new(checks.collect()),
             replayer: replayer(context, &stores),
+            alert_sender: aggregator.as_ref().and_then(|_| alert_sender(context, &stores)),
             books: stores.ledger.books.clone(),
             ingest: roles.ingest.then(|| ingest(context, stores, verifier)),
             aggregator,
@@ -97,6 +100,9 @@ impl Node {
             tokio::spawn(self.follower.run(stop.wait())),
             tokio::spawn(edge::telemetry::upkeep(self.prometheus)),
         ];
+        if let Some(sender) = self.alert_sender {
+            tasks.push(tokio::spawn(sender.run()));
+        }
         if let Some(aggregator) = self.aggregator {
             tasks.push(tokio::spawn(aggregator::watch_books(aggregator, self.books, interval)));
         }
@@ -109,12 +115,25 @@ fn aggregator(context: &Context, stores: &Stores) -> Option<Aggregator> {
     Some(Aggregator {
         source: stores.source.clone()?,
         ledger: stores.ledger.ledger.clone(),
+        alert_rules: context.settings.alert_rules(),
         lookup: stores.ledger.lookup.clone(),
         counter: Arc::clone(&stores.counter),
         clock: Arc::clone(clock),
         progress: Arc::new(Progress::new(Arc::clone(clock))),
         log_retention: context.settings.log_retention,
         flush_interval: context.settings.flush_interval(),
+    })
+}
+
+/// For who counts, if there is a receiver.
+fn alert_sender(context: &Context, stores: &Stores) -> Option<AlertSender> {
+    let Context { settings, clock, .. } = context;
+    Some(AlertSender {
+        alerts: stores.ledger.alerts.clone(),
+        accounts: stores.accounts.accounts.clone(),
+        preferences: stores.accounts.preferences.clone(),
+        receiver: Arc::new(Webhook::new(settings.webhook.clone()?, Arc::clone(clock))),
+        clock: Arc::clone(clock),
     })
 }
 
@@ -149,6 +168,7 @@ fn api(
         preferences: accounts.preferences.clone(),
         sessions: accounts.sessions.clone(),
         reports: stores.ledger.reports.clone(),
+        alerts: stores.ledger.alerts.clone(),
         counter: Arc::clone(&stores.counter),
         plans: Arc::clone(&settings.plans),
         models: Arc::clone(&settings.models),

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use metering::quota::{ModelCatalogue, PlanCatalogue};
+use metering::usage::AlertRules;
 use serde::Serialize;
 
+use crate::webhook::{self, WebhookSecret, WebhookSettings};
 pub(crate) use cluster::ClusterSettings;
 pub(crate) use sources::{add_server_flags, add_shared_flags};
 pub(crate) use table::variable;
@@ -161,6 +163,8 @@ pub(crate) struct Settings {
     pub(crate) log_retention: Duration,
     /// From one commit of counted events to the next; `None`: as suits the stores.
     pub(crate) flush_interval: Option<Duration>,
+    /// Who is told of alerts.
+    pub(crate) webhook: Option<WebhookSettings>,
     /// Open client connections.
     pub(crate) max_connections: usize,
     /// How often the books are compared by themselves.
@@ -183,6 +187,11 @@ impl Settings {
             Some(settings) if errors.is_empty() => (Ok(settings), found),
             _ => (Err(SettingErrors(errors)), found),
         }
+    }
+
+    /// Which alerts the plans ask for.
+    pub(crate) fn alert_rules(&self) -> Arc<AlertRules> {
+        Arc::new(AlertRules::of(&self.plans))
     }
 
     /// From one commit of counted events to the next.
@@ -217,6 +226,7 @@ impl Reader {
         let catalogues = self.catalogues();
         let log_retention = self.one("log-retention", parse::positive_duration);
         let flush_interval = self.one("flush-interval", flush_interval);
+        let webhook = self.webhook();
         let max_connections = self.one("max-connections", parse::count);
         let reconcile_interval = self.one("reconcile-interval", parse::positive_duration);
         let log_format = self.one("log-format", log_format);
@@ -242,10 +252,33 @@ impl Reader {
             models: Arc::new(models),
             log_retention: log_retention?,
             flush_interval: flush_interval?,
+            webhook: webhook?,
             max_connections: max_connections?,
             reconcile_interval: reconcile_interval?,
             log_format: log_format?,
         })
+    }
+
+    /// The inner `None`: nobody is told. The outer one: something is wrong.
+    fn webhook(&mut self) -> Option<Option<WebhookSettings>> {
+        const URL: &str = "alert-webhook";
+        const SECRET: &str = "alert-webhook-secret-file";
+        match [URL, SECRET].map(|name| self.value(name)) {
+            [None, None] => Some(None),
+            [Some(_), Some(_)] => {
+                let (url, secret) =
+                    (self.one(URL, webhook::url), self.one(SECRET, WebhookSecret::read));
+                Some(Some(WebhookSettings { url: url?, secret: secret? }))
+            }
+            [Some(_), None] => {
+                self.wrong(URL, format!("its messages must be signed: name a --{SECRET}"));
+                None
+            }
+            [None, Some(_)] => {
+                self.wrong(SECRET, format!("is used with --{URL} only"));
+                None
+            }
+        }
     }
 
     fn value(&self, name: &str) -> Option<String> {

@@ -156,6 +156,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "From one commit of counted events to the next: shorter shows them sooner, longer costs the \
          stores less; auto: 500ms on a single node, 1s in a cluster",
     ),
+    everywhere(setting(
+        "alert-webhook",
+        "URL",
+        "",
+        "Who is told of users near a limit of their plan, as Standard Webhooks has it",
+    )),
+    everywhere(setting(
+        "alert-webhook-secret-file",
+        "FILE",
+        "",
+        "File whose first line signs these messages: whsec_ and the base64 of 24 to 64 bytes",
+    )),
     setting(
         "max-connections",
         "NUMBER",

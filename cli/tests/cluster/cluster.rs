@@ -99,6 +99,11 @@ impl Cluster {
         value.clone_into(&mut setting.1);
     }
 
+    /// Processes that start from now on have one setting more.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.settings.push((format!("TOKENMETER_{name}"), value.to_owned()));
+    }
+
     /// What a process of now is told: `REDIS_URL`.
     pub(crate) fn setting(&self, name: &str) -> &str {
         let name = format!("TOKENMETER_{name}");

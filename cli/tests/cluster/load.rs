@@ -24,6 +24,8 @@ const UNLIMITED: usize = 16;
 
 pub(crate) const TOKENS_OF_FREE: u64 = 100_000;
 pub(crate) const REQUESTS_OF_FREE: u64 = 100;
+/// Percentages of both at which an alert is raised.
+pub(crate) const ALERTS_OF_FREE: [u64; 3] = [80, 95, 100];
 
 /// Between a client's requests: the machine is to be busy with faults, not with load.
 const PAUSE: Duration = Duration::from_millis(4);

@@ -14,6 +14,7 @@
 )]
 
 mod aggregators;
+mod alerts;
 mod asking;
 mod cluster;
 mod dying_servers;
@@ -28,3 +29,6 @@ mod waiting;
 #[path = "../program/http.rs"]
 #[allow(dead_code, reason = "the single node's tests call more")]
 mod http;
+#[path = "../program/receiver.rs"]
+#[allow(dead_code, reason = "the single node's tests call more")]
+mod receiver;

@@ -1,11 +1,13 @@
 //! What must hold after every scenario.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PARTITIONS, Serving};
-use crate::load::{Load, LoadUser, Outcome, REQUESTS_OF_FREE, TOKENS_OF_FREE, Told};
+use crate::load::{
+    ALERTS_OF_FREE, Load, LoadUser, Outcome, REQUESTS_OF_FREE, TOKENS_OF_FREE, Told,
+};
 use crate::stores;
 use crate::waiting::eventually;
 
@@ -31,6 +33,7 @@ pub(crate) fn settle(cluster: &Cluster, serving: &Serving, load: Load) -> Outcom
     let counted = counted(cluster);
     agrees(&outcome, &counted);
     shown(serving, &outcome.users, &counted);
+    alerted(cluster, &outcome.users, &counted);
     outcome
 }
 
@@ -153,4 +156,49 @@ pub(crate) fn shown(
         let sum: u64 = events.filter(|event| event.month == month).map(|event| event.tokens).sum();
         assert_eq!(this["current_period"]["tokens_used"], sum, "{user:?} {this}");
     }
+}
+
+/// Each part of a limit that users on `free` have reached has raised one alert, and nothing else has.
+#[track_caller]
+pub(crate) fn alerted(
+    cluster: &Cluster,
+    users: &[LoadUser],
+    counted: &HashMap<String, HashMap<String, Counted>>,
+) {
+    let mut expected = BTreeSet::new();
+    for user in users.iter().filter(|user| user.is_limited) {
+        let mut months: HashMap<&str, (u64, u64)> = HashMap::new();
+        for event in counted.get(&user.id).into_iter().flat_map(HashMap::values) {
+            let month = months.entry(&event.month).or_default();
+            *month = (month.0 + event.tokens, month.1 + 1);
+        }
+        for (month, (tokens, requests)) in months {
+            for percent in ALERTS_OF_FREE {
+                let mut expect = |meter: &str, used: u64, limit: u64| {
+                    if used * 100 >= limit * percent {
+                        expected.insert((
+                            user.id.clone(),
+                            month.to_owned(),
+                            meter.to_owned(),
+                            percent,
+                        ));
+                    }
+                };
+                expect("tokens", tokens, TOKENS_OF_FREE);
+                expect("chat_messages", requests, REQUESTS_OF_FREE);
+            }
+        }
+    }
+    let listed = cluster.json(&["alerts", "list", "--limit", "1000000"]);
+    let listed = listed["alerts"].as_array().unwrap();
+    let raised = listed.iter().map(|alert| {
+        let text = |name: &str| alert[name].as_str().unwrap().to_owned();
+        (text("user_id"), text("period"), text("meter"), alert["percent"].as_u64().unwrap())
+    });
+    let raised: Vec<_> =
+        raised.filter(|(id, ..)| users.iter().any(|user| user.id == *id)).collect();
+    let once: BTreeSet<_> = raised.iter().cloned().collect();
+    assert_eq!(raised.len(), once.len(), "raised twice: {raised:?}");
+    assert_eq!(once, expected);
+    println!("{} alerts", once.len());
 }

@@ -98,7 +98,10 @@ fn tokens() -> Vec<Row> {
         ("GET", "/api/tokens/me/history", none.clone(), OWN),
         ("GET", "/api/users/{id}/tokens", none.clone(), READERS),
         ("GET", "/api/users/{id}/tokens/history", none.clone(), READERS),
-        ("GET", "/api/tokens/admin/usage", none, READERS),
+        ("GET", "/api/tokens/admin/usage", none.clone(), READERS),
+        ("GET", "/api/alerts/me", none.clone(), OWN),
+        ("GET", "/api/alerts", none.clone(), READERS),
+        ("POST", "/api/alerts/retry", none, ADMINS),
     ]
 }
 

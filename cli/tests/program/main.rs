@@ -9,6 +9,7 @@
     reason = "fixtures are test code, though they stand outside of the test functions"
 )]
 
+mod alerts;
 mod callers;
 mod commands;
 mod dead_letters;
@@ -17,6 +18,7 @@ mod http;
 mod kill;
 mod limits;
 mod operations;
+mod receiver;
 mod replay;
 mod server;
 mod tour;

@@ -145,6 +145,14 @@ struct PlanEntry {
     over_limit: OverLimit,
     #[serde(default)]
     free: bool,
+    #[serde(default = "alert_at")]
+    alert_at: Vec<u16>,
+}
+
+/// Most of it, almost all, and all: where events that do not fit are refused, tokens rarely end at the
+/// very limit.
+fn alert_at() -> Vec<u16> {
+    vec![80, 95, 100]
 }
 
 impl PlanCatalogue {
@@ -171,6 +179,13 @@ impl PlanCatalogue {
                     entry.name
                 )));
             }
+            let ascends = entry.alert_at.is_sorted_by(|one, next| one < next);
+            if !ascends || !entry.alert_at.iter().all(|at| (1..=1000).contains(at)) {
+                let name = &entry.name;
+                return Err(BadCatalogue(format!(
+                    "plan {name:?}: alert_at must be ascending percentages from 1 to 1000"
+                )));
+            }
             plans.push(Plan {
                 name: PlanName::new(&entry.name),
                 token_limit: entry.tokens,
@@ -182,6 +197,7 @@ impl PlanCatalogue {
                 tier,
                 over_limit: entry.over_limit,
                 free: entry.free,
+                alert_at: entry.alert_at,
             });
         }
         if !plans.iter().any(|plan| plan.name.as_str() == "free" && plan.free) {

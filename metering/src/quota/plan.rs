@@ -65,6 +65,8 @@ pub struct Plan {
     pub over_limit: OverLimit,
     /// Whether it costs nothing.
     pub free: bool,
+    /// At which parts of a limit an alert is raised, in percent, ascending.
+    pub alert_at: Vec<u16>,
 }
 
 /// The terms in force for one user, as the quota counter keeps them.
@@ -176,6 +178,7 @@ mod tests {
             tier: Tier(1),
             over_limit: OverLimit::Record,
             free: false,
+            alert_at: vec![],
         };
         let end = Some(Timestamp::from_millis(7));
         let terms = Terms::of(&plan, 4, end);

@@ -6,7 +6,7 @@ use hashbrown::{Equivalent, HashMap, HashSet};
 
 use super::{
     AdmittedEvent, Flag, Horizon, IdDigest, LogRecord, ModelName, Offset, OffsetRange, Partition,
-    Payload, RequestType, Seen, SeenIds,
+    Payload, RequestType, Seen, SeenIds, Watched,
 };
 use crate::accounts::UserId;
 use crate::quota::{ADMISSION_WINDOW, PlanName, Totals};
@@ -180,6 +180,8 @@ pub struct Flush {
     pub tallies: Tallies,
     /// Entries of counted and duplicate records, which leave the quota counter.
     pub settled: Vec<Settled>,
+    /// Whose usage may raise alerts: none, until somebody asks `AlertRules`.
+    pub watched: Vec<Watched>,
 }
 
 /// A sum of token counts no longer fits 64 bits: the partition must stop, a person must look.
@@ -323,6 +325,7 @@ impl Folding {
             dead_letters: Vec::new(),
             tallies: Tallies::default(),
             settled: Vec::with_capacity(records.len()),
+            watched: Vec::new(),
         };
         let left = HashSet::with_capacity(records.len());
         Self { flush, cells: HashMap::new(), left }

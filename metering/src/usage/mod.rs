@@ -1,5 +1,6 @@
 //! Usage events: what they are, how they are read and kept, and how the log folds into the ledger.
 
+mod alerts;
 mod digest;
 mod duplicates;
 mod event;
@@ -12,6 +13,10 @@ mod reports;
 #[cfg(test)]
 mod tests;
 
+pub use alerts::{
+    Alert, AlertBacklog, AlertId, AlertQuery, AlertRules, Alerts, Attempt, Delivery, DeliveryState,
+    ListedAlert, Meter, Threshold, Watched,
+};
 pub use digest::{ContentDigest, IdDigest};
 pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen, SeenIds};
 pub use event::{

@@ -140,6 +140,8 @@ pub struct Committed {
     pub cursor: Cursor,
     /// The new totals of every user and period in the flush.
     pub totals: Vec<UserTotals>,
+    /// How many alerts it raised.
+    pub alerts: u64,
 }
 
 /// Why a commit did not happen, or is not known to have happened.
@@ -185,8 +187,8 @@ pub trait UsageLedger: Send + Sync {
     /// ids is full, longer when there is room again and the memory reaches back that far.
     fn horizon(&self, partition: Partition, now_in_force: Horizon) -> Horizon;
 
-    /// Commits a flush, whole or not at all. Repeating one that was committed is `Lost` and changes
-    /// nothing.
+    /// Commits a flush, whole or not at all, with the alerts that it raises. Repeating one that was
+    /// committed is `Lost` and changes nothing.
     async fn commit(&self, flush: Flush) -> Result<Committed, CommitError>;
 }
 

@@ -6,13 +6,15 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::quota::{Totals, UserTotals};
 use metering::time::{Period, Timestamp};
-use metering::usage::{Committed, Cursor, DeadLetter, Flush, Horizon, Offset, Partition};
+use metering::usage::{
+    Alert, Committed, Cursor, DeadLetter, Flush, Horizon, Offset, Partition, Watched,
+};
 use sqlx::{PgConnection, Postgres, Row as _, Transaction};
 
 use super::events::Told;
 use super::owned::length;
 use super::stored::{Id, STORE, count, partition, partition_number, stored, unavailable};
-use super::{Shared, dead_letters, erasure};
+use super::{Shared, alerts, dead_letters, erasure};
 use crate::failpoints::reached;
 
 /// Rows of one statement.
@@ -32,6 +34,7 @@ pub(super) struct Change {
     tallies: [i64; 5],
     statistics: BTreeMap<MonthKey, [i64; 4]>,
     letters: Vec<DeadLetter>,
+    watched: Vec<Watched>,
 }
 
 /// What became of it.
@@ -68,6 +71,7 @@ impl Change {
             ],
             statistics,
             letters: flush.dead_letters.clone(),
+            watched: flush.watched.clone(),
         })
     }
 }
@@ -147,6 +151,8 @@ async fn prepare(
     let winners: Vec<_> = changes.iter().filter(won).copied().collect();
     let cursors = move_cursors(&mut open, &winners).await?;
     let totals = add_statistics(&mut open, &winners).await?;
+    let reached: Vec<_> = winners.iter().flat_map(|change| change.reached(&totals)).collect();
+    let alerts = alerts::raise(&mut open, &reached).await?;
     // Before it is asked who is erased: an erasure that is not seen waits for these letters.
     let letters: Vec<_> = winners.iter().map(|one| (one.partition, &*one.letters)).collect();
     let any_letters = letters.iter().any(|(_, letters)| !letters.is_empty());
@@ -162,9 +168,11 @@ async fn prepare(
         dead_letters::insert(&mut open, &letters, &erased).await?;
     }
     let applied = changes.iter().map(|change| match cursors.get(&change.partition) {
-        Some(cursor) => {
-            Applied::Won(Committed { cursor: *cursor, totals: change.new_totals(&totals) })
-        }
+        Some(cursor) => Applied::Won(Committed {
+            cursor: *cursor,
+            totals: change.new_totals(&totals),
+            alerts: change.statistics.keys().filter_map(|month| alerts.get(month)).sum(),
+        }),
         None => {
             let found = found.get(&change.partition).copied().unwrap_or_default();
             Applied::Lost(Offset::new(u64::try_from(found).unwrap_or_default()))
@@ -175,6 +183,16 @@ async fn prepare(
 }
 
 impl Change {
+    /// The alerts that stand to these totals, those raised before among them.
+    fn reached(&self, totals: &HashMap<MonthKey, Totals>) -> Vec<Alert> {
+        let raised_at = Timestamp::from_millis(self.log_time);
+        let reached = self.watched.iter().filter_map(|watched| {
+            let totals = totals.get(&(watched.user_id, watched.period))?;
+            Some(watched.reached(*totals, raised_at))
+        });
+        reached.flatten().collect()
+    }
+
     fn new_totals(&self, totals: &HashMap<MonthKey, Totals>) -> Vec<UserTotals> {
         let keys = self.statistics.keys();
         let new = keys.filter_map(|key| {

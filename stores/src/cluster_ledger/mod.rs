@@ -5,6 +5,7 @@
 //! ClickHouse holds at or above the cursor is not counted yet, and is written again by whoever counts
 //! it. So a crash anywhere, and an old owner that still writes, change nothing.
 
+mod alerts;
 mod analytics;
 mod applying;
 mod books;

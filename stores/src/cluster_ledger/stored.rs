@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgRow;
 
-pub(super) use crate::postgres::Id;
+pub(super) use crate::postgres::{Id, word};
 
 /// The label of this store in errors and metrics.
 pub(super) const STORE: &str = "ledger";

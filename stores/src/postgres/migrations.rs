@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     step!(3, "0003_ledger"),
     step!(4, "0004_log_generations"),
     step!(5, "0005_logs_left"),
+    step!(6, "0006_alerts"),
 ];
 
 /// Held while steps are looked at and applied, so that of two programs one waits. Any other number

@@ -14,4 +14,4 @@ pub use accounts::PostgresAccounts;
 pub use database::{Database, OpenError, PoolSettings};
 pub use epochs::PostgresEpochs;
 pub use migrations::{SchemaError, check, migrate};
-pub(crate) use values::Id;
+pub(crate) use values::{Id, word};

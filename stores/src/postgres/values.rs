@@ -92,7 +92,7 @@ pub(super) fn maybe_instant(row: &PgRow, column: &str) -> Result<Option<Timestam
 }
 
 /// A word of the domain in a column of text: another one means damage.
-pub(super) fn word<T: FromStr>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+pub(crate) fn word<T: FromStr>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     text.parse().map_err(|_| damaged(format!("{column} holds {text:?}")))
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use metering::accounts::UserId;
-use metering::quota::{PlanName, Totals};
+use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, Totals};
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    AdmittedEvent, CommitError, Committed, EventId, Flags, Flush, HORIZON_MAX, Horizon, IdDigest,
-    IdOrigin, LedgerLookup, LogRecord, Metadata, ModelName, Offset, Partition, Payload,
+    AdmittedEvent, AlertRules, CommitError, Committed, EventId, Flags, Flush, HORIZON_MAX, Horizon,
+    IdDigest, IdOrigin, LedgerLookup, LogRecord, Metadata, ModelName, Offset, Partition, Payload,
     RequestType, TokenCounts, UsageEvent, UsageLedger, fold,
 };
 
@@ -96,9 +96,17 @@ pub(crate) fn chat(tokens: u64, requests: u64) -> Totals {
 pub(crate) struct Log {
     records: Vec<LogRecord>,
     counted: usize,
+    alert_rules: AlertRules,
 }
 
 impl Log {
+    /// One whose flushes raise the alerts of the plans that the program brings along.
+    pub(crate) fn with_alerts() -> Self {
+        let models = ModelCatalogue::from_toml(ModelCatalogue::DEFAULT_TOML).unwrap();
+        let plans = PlanCatalogue::from_toml(PlanCatalogue::DEFAULT_TOML, &models).unwrap();
+        Self { alert_rules: AlertRules::of(&plans), ..Self::default() }
+    }
+
     /// Log time: a second per record.
     pub(crate) fn time(offset: u64) -> Timestamp {
         Timestamp::from_millis(1_792_000_000_000 + i64::try_from(offset).unwrap() * 1000)
@@ -132,7 +140,9 @@ impl Log {
         let records = self.records[self.counted..].to_vec();
         let horizon = ledger.horizon(PARTITION, Horizon::Within(HORIZON_MAX));
         let seen = ledger.seen(PARTITION, horizon, &records).await.unwrap();
-        fold(PARTITION, horizon, records, &seen).unwrap()
+        let mut flush = fold(PARTITION, horizon, records, &seen).unwrap();
+        flush.watched = self.alert_rules.watched(&flush);
+        flush
     }
 
     /// Counts what is not counted yet.

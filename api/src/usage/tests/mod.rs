@@ -1,6 +1,7 @@
 //! The usage endpoints through the router, over the single node's real stores.
 
 mod admin;
+mod alerts;
 mod history;
 mod monthly;
 
@@ -14,8 +15,8 @@ use metering::accounts::{Accounts, NewUser, Role, Scope, SigningKey, UserId};
 use metering::quota::{ModelCatalogue, PlanCatalogue, PlanName, Seeds};
 use metering::time::{Clock, ManualClock, Timestamp};
 use metering::usage::{
-    AdmittedEvent, EventId, Flag, Flags, Horizon, IdOrigin, LogRecord, ModelName, Partition,
-    Payload, RequestType, SeenIds, TokenCounts, UsageEvent, UsageLedger, fold,
+    AdmittedEvent, AlertRules, EventId, Flag, Flags, Horizon, IdOrigin, LogRecord, ModelName,
+    Partition, Payload, RequestType, SeenIds, TokenCounts, UsageEvent, UsageLedger, fold,
 };
 use serde_json::Value;
 use stores::memory::MemoryQuotaCounter;
@@ -31,6 +32,7 @@ struct World {
     app: App,
     accounts: Arc<SqliteAccounts>,
     ledger: SqliteLedger,
+    plans: Arc<PlanCatalogue>,
     clock: Arc<ManualClock>,
     signing: SigningKey,
     _directory: tempfile::TempDir,
@@ -99,8 +101,9 @@ impl World {
             preferences: accounts.clone(),
             sessions: accounts.clone(),
             reports: Arc::new(ledger.file().clone()),
+            alerts: Arc::new(ledger.file().clone()),
             counter: Arc::new(MemoryQuotaCounter::new(Arc::new(seeds), clock.clone())),
-            plans,
+            plans: plans.clone(),
             models: Arc::new(models),
             verifier: Verifier::new(
                 accounts.clone(),
@@ -116,7 +119,7 @@ impl World {
         };
         let app = edge::app(crate::routes().with_state(api), &[], clock.clone());
         let signing = signing[0].clone();
-        Self { app, accounts, ledger, clock, signing, _directory: directory }
+        Self { app, accounts, ledger, plans, clock, signing, _directory: directory }
     }
 
     /// A user on that plan, and their access token.
@@ -169,8 +172,9 @@ impl World {
                 payload: Payload::Event(Box::new(admitted)),
             }
         });
-        let flush =
+        let mut flush =
             fold(Partition::SINGLE, Horizon::Ever, records.collect(), &SeenIds::new()).unwrap();
+        flush.watched = AlertRules::of(&self.plans).watched(&flush);
         self.ledger.commit(flush).await.unwrap();
     }
 
@@ -183,11 +187,19 @@ impl World {
     }
 
     async fn ask(&self, path: &str, credential: &str, accept: Option<&str>) -> Reply {
-        let mut request =
-            Request::get(path).header("authorization", format!("Bearer {credential}"));
+        let mut request = Request::get(path);
         if let Some(accept) = accept {
             request = request.header("accept", accept);
         }
+        self.send(request, credential).await
+    }
+
+    async fn post(&self, path: &str, credential: &str) -> Reply {
+        self.send(Request::post(path), credential).await
+    }
+
+    async fn send(&self, request: http::request::Builder, credential: &str) -> Reply {
+        let request = request.header("authorization", format!("Bearer {credential}"));
         let request = request.body(Body::empty()).unwrap();
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -236,6 +248,8 @@ async fn each_call_is_open_to_those_whom_the_contract_names() {
         (of_user("/tokens"), [401, 403, 403, 200, 200, 403, 200]),
         (of_user("/tokens/history"), [401, 403, 403, 200, 200, 403, 200]),
         ("/api/tokens/admin/usage".to_owned(), [401, 403, 403, 200, 200, 403, 200]),
+        ("/api/alerts/me".to_owned(), [401, 200, 200, 200, 403, 403, 403]),
+        ("/api/alerts".to_owned(), [401, 403, 403, 200, 200, 403, 200]),
     ] {
         for (caller, status) in callers.into_iter().zip(expected) {
             let reply = world.get(&path, caller).await;

@@ -32,6 +32,23 @@ fn the_embedded_plans_are_those_of_the_contract() {
     );
     assert_eq!(plans.free().name.as_str(), "free");
     assert!(plans.get("enterprise").is_none());
+    assert!(plans.all().iter().all(|plan| plan.alert_at == [80, 95, 100]));
+}
+
+#[test]
+fn alerts_are_asked_for_at_ascending_percentages() {
+    let with = |alert_at: &str| {
+        let plan = "name = \"free\", free = true, max_model_tier = \"gpt-4\"";
+        let text = format!("plan = [{{ {plan}, alert_at = {alert_at} }}]");
+        PlanCatalogue::from_toml(&text, &models())
+    };
+    for good in ["[]", "[1]", "[50, 100, 1000]"] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in ["[0]", "[1001]", "[90, 80]", "[80, 80]", "[-1]", "[70000]", "80", "[79.5]"] {
+        let said = with(bad).unwrap_err().to_string();
+        assert!(said.contains("alert_at"), "{bad}: {said}");
+    }
 }
 
 #[test]

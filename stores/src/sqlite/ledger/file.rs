@@ -1,4 +1,4 @@
-//! The ledger's file: what can be read and repaired beside the process that counts.
+//! The ledger's file: what can be read, sent and repaired beside the process that counts.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,16 @@ use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::time::{Period, Timestamp};
 use metering::usage::{
-    Analytics, AnalyticsQuery, Books, DeadLetters, Difference, HistoryQuery, HistoryRow,
-    ListedDeadLetter, MonthlyUsage, Offset, Partition, PartitionBook, RawBook, UsageReports,
+    Alert, AlertBacklog, AlertId, AlertQuery, Alerts, Analytics, AnalyticsQuery, Attempt, Books,
+    DeadLetters, Difference, HistoryQuery, HistoryRow, ListedAlert, ListedDeadLetter, MonthlyUsage,
+    Offset, Partition, PartitionBook, RawBook, UsageReports,
 };
 use rusqlite::Connection;
 
 use super::readers::Readers;
 use super::row::unavailable;
 use super::writer::Writer;
-use super::{analytics, books, dead_letters, erasure, events, history, monthly};
+use super::{alerts, analytics, books, dead_letters, erasure, events, history, monthly};
 use crate::sqlite::database::{Database, Durability, OpenError};
 
 const DATABASE: Database = Database {
@@ -25,12 +26,13 @@ const DATABASE: Database = Database {
         include_str!("../../../../migrations/sqlite/ledger/0001_ledger.sql"),
         include_str!("../../../../migrations/sqlite/ledger/0002_void_and_ticks.sql"),
         include_str!("../../../../migrations/sqlite/ledger/0003_blocks.sql"),
+        include_str!("../../../../migrations/sqlite/ledger/0004_alerts.sql"),
     ],
     durability: Durability::Rebuildable,
     busy_timeout: Duration::from_secs(5),
 };
 
-/// Reports, dead letters and books of one `ledger.db`. Cheap to clone; any process may have it open
+/// Reports, alerts, dead letters and books of one `ledger.db`. Cheap to clone; any process may have it open
 /// while another one counts.
 #[derive(Clone)]
 pub struct LedgerFile {
@@ -118,6 +120,36 @@ impl DeadLetters for LedgerFile {
 }
 
 #[async_trait]
+impl Alerts for LedgerFile {
+    async fn alerts(&self, query: &AlertQuery) -> Result<Vec<ListedAlert>, Unavailable> {
+        let query = *query;
+        self.readers.read(move |open| alerts::list(open, query)).await
+    }
+
+    async fn take_due(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        alerts_max: usize,
+    ) -> Result<Vec<(Alert, u32)>, Unavailable> {
+        self.write(move |open| alerts::take_due(open, now, until, alerts_max)).await
+    }
+
+    async fn note(&self, id: AlertId, attempt: &Attempt) -> Result<(), Unavailable> {
+        let attempt = attempt.clone();
+        self.write(move |open| alerts::note(open, id, &attempt)).await
+    }
+
+    async fn retry(&self, now: Timestamp) -> Result<u64, Unavailable> {
+        self.write(move |open| alerts::retry(open, now)).await
+    }
+
+    async fn backlog(&self) -> Result<AlertBacklog, Unavailable> {
+        self.readers.read(alerts::backlog).await
+    }
+}
+
+#[async_trait]
 impl Books for LedgerFile {
     async fn partitions(&self) -> Result<Vec<PartitionBook>, Unavailable> {
         self.readers.read(books::partitions).await
@@ -162,6 +194,14 @@ delegate!(UsageReports {
 delegate!(DeadLetters {
     fn list() -> Vec<ListedDeadLetter>;
     fn replayed(partition: Partition, offset: Offset, now: Timestamp) -> ();
+});
+
+delegate!(Alerts {
+    fn alerts(query: &AlertQuery) -> Vec<ListedAlert>;
+    fn take_due(now: Timestamp, until: Timestamp, alerts_max: usize) -> Vec<(Alert, u32)>;
+    fn note(id: AlertId, attempt: &Attempt) -> ();
+    fn retry(now: Timestamp) -> u64;
+    fn backlog() -> AlertBacklog;
 });
 
 delegate!(Books {

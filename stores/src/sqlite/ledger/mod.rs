@@ -4,6 +4,7 @@
 //! fsynced at every commit: after a loss of power it stands at an earlier cursor, and the log,
 //! which keeps its records for days, is folded again from there.
 
+mod alerts;
 mod analytics;
 mod books;
 mod cells;

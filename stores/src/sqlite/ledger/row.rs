@@ -1,9 +1,11 @@
 //! How values stand in rows, and how SQLite's errors leave the store.
 
+use std::str::FromStr;
+
 use metering::Unavailable;
 use metering::accounts::UserId;
 use metering::usage::RequestType;
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, Type};
 use rusqlite::{Connection, Error, OptionalExtension as _, Row};
 
 /// The label of this store in errors and metrics.
@@ -41,6 +43,13 @@ pub(super) fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> 
 pub(super) fn request_type(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestType> {
     let number: i64 = row.get(column)?;
     RequestType::from_number(number).ok_or(Error::IntegralValueOutOfRange(column, number))
+}
+
+/// A column with a word of the domain that only this program wrote.
+pub(super) fn word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    let odd = || format!("{text:?} is none of ours");
+    text.parse().map_err(|_| Error::FromSqlConversionFailure(column, Type::Text, odd().into()))
 }
 
 /// What no column can hold, or another library refused.

@@ -8,11 +8,11 @@ use metering::usage::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::dead_letters;
 use super::erasure::Erased;
 use super::events::Events;
 use super::numbers::Numbers;
 use super::row::{count, stored, unavailable};
+use super::{alerts, dead_letters};
 
 /// The page cache, in KiB: the leaves of summaries and statistics that a flush touches at random.
 const CACHE_KIB: i64 = 32 * 1024;
@@ -74,8 +74,9 @@ impl Writer {
         add_hourly(&open, numbers, flush)?;
         let totals = add_statistics(&open, numbers, flush)?;
         insert_dead_letters(&open, &mut erased, flush.partition, &flush.dead_letters)?;
+        let alerts = alerts::raise(&open, &flush.watched, &totals, flush.log_time)?;
         open.commit()?;
-        Ok(Ok(Committed { cursor, totals }))
+        Ok(Ok(Committed { cursor, totals, alerts }))
     }
 }
 

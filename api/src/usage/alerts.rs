@@ -1,0 +1,158 @@
+//! Alerts: who has used how much of their plan, and who was told.
+
+use std::str::FromStr as _;
+
+use axum::extract::State;
+use edge::{Problem, Query, Success, ok};
+use metering::accounts::UserId;
+use metering::quota::PlanName;
+use metering::time::Timestamp;
+use metering::usage::{AlertId, AlertQuery, Delivery, DeliveryState, ListedAlert, Meter};
+use serde::{Deserialize, Serialize};
+
+use super::{Me, UsageReader, parameters};
+use crate::cursor;
+use crate::extract::Admin;
+use crate::state::Api;
+
+#[derive(Deserialize)]
+pub(crate) struct MyParameters {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AlertParameters {
+    user_id: Option<String>,
+    delivery: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct AlertPage<V> {
+    data: Vec<V>,
+    has_more: bool,
+    next_cursor: Option<String>,
+}
+
+/// An alert as its user sees it.
+#[derive(Serialize)]
+pub(crate) struct AlertView {
+    id: AlertId,
+    period: String,
+    plan: PlanName,
+    meter: Meter,
+    percent: u16,
+    limit: u64,
+    used: u64,
+    raised_at: Timestamp,
+}
+
+/// An alert as operators see it.
+#[derive(Serialize)]
+pub(crate) struct AnyAlertView {
+    user_id: UserId,
+    #[serde(flatten)]
+    alert: AlertView,
+    delivery: DeliveryView,
+}
+
+#[derive(Serialize)]
+struct DeliveryView {
+    state: DeliveryState,
+    attempts: u32,
+    ended_at: Option<Timestamp>,
+    last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Retried {
+    retried: u64,
+}
+
+/// `GET /api/alerts/me`
+pub(crate) async fn alerts_of_me(
+    State(api): State<Api>,
+    Me(user): Me,
+    Query(asked): Query<MyParameters>,
+) -> Result<Success<AlertPage<AlertView>>, Problem> {
+    let query = AlertQuery { user_id: Some(user), ..AlertQuery::default() };
+    page(&api, query, asked.limit, asked.cursor.as_deref()).await
+}
+
+/// `GET /api/alerts`
+pub(crate) async fn alerts(
+    State(api): State<Api>,
+    _: UsageReader,
+    Query(asked): Query<AlertParameters>,
+) -> Result<Success<AlertPage<AnyAlertView>>, Problem> {
+    let user_id = parameters::user_id(asked.user_id.as_deref())?;
+    let state =
+        asked.delivery.as_deref().map(DeliveryState::from_str).transpose().map_err(|()| {
+            Problem::parameter("delivery", "must be waiting, sent, muted or given_up")
+        })?;
+    let query = AlertQuery { user_id, state, ..AlertQuery::default() };
+    page(&api, query, asked.limit, asked.cursor.as_deref()).await
+}
+
+/// `POST /api/alerts/retry`
+pub(crate) async fn retry(State(api): State<Api>, _: Admin) -> Result<Success<Retried>, Problem> {
+    let retried = api.alerts.retry(api.clock.now()).await?;
+    Ok(ok(Retried { retried }))
+}
+
+async fn page<V: From<ListedAlert> + Serialize>(
+    api: &Api,
+    mut query: AlertQuery,
+    limit: Option<usize>,
+    cursor: Option<&str>,
+) -> Result<Success<AlertPage<V>>, Problem> {
+    let limit = cursor::rows_max(limit)?;
+    let user = query.user_id.map(|user| user.to_string());
+    let filters = ("alerts", user, query.state);
+    query.after = cursor.map(|text| read_cursor(text, &filters)).transpose()?;
+    // One more than is shown says whether there are more.
+    query.rows_max = limit + 1;
+    let mut rows = api.alerts.alerts(&query).await?;
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = match rows.last().filter(|_| has_more) {
+        Some(ListedAlert { alert, .. }) => {
+            let position = (alert.raised_at.as_millis(), alert.id());
+            Some(cursor::encode(&position, &filters)?)
+        }
+        None => None,
+    };
+    let data = rows.into_iter().map(V::from).collect();
+    Ok(ok(AlertPage { data, has_more, next_cursor }))
+}
+
+fn read_cursor(text: &str, filters: &impl Serialize) -> Result<(Timestamp, AlertId), Problem> {
+    let (millis, id): (i64, String) = cursor::decode(text, filters)?;
+    let id = id.parse().map_err(|()| Problem::parameter("cursor", "names no alert"))?;
+    Ok((Timestamp::from_millis(millis), id))
+}
+
+impl From<ListedAlert> for AlertView {
+    fn from(ListedAlert { alert, .. }: ListedAlert) -> Self {
+        Self {
+            id: alert.id(),
+            period: alert.period.to_string(),
+            plan: alert.plan,
+            meter: alert.meter,
+            percent: alert.percent,
+            limit: alert.limit,
+            used: alert.used,
+            raised_at: alert.raised_at,
+        }
+    }
+}
+
+impl From<ListedAlert> for AnyAlertView {
+    fn from(listed: ListedAlert) -> Self {
+        let Delivery { state, attempts, ended_at, last_error } = listed.delivery.clone();
+        let delivery = DeliveryView { state, attempts, ended_at, last_error };
+        Self { user_id: listed.alert.user_id, alert: listed.into(), delivery }
+    }
+}

@@ -1,0 +1,113 @@
+//! `tokenmeter alerts`: what was raised, sent again, and whether the receiver hears.
+
+use metering::usage::{AlertQuery, ListedAlert};
+use serde_json::{Value, json};
+
+use crate::commands::{AlertsCommand, AlertsListArgs, Output};
+use crate::context::Context;
+use crate::output::{Outcome, WrongUse, complain, say, say_json, say_table};
+use crate::webhook::Webhook;
+
+/// Alerts in one read.
+const PAGE_ROWS: usize = 1000;
+
+pub(crate) fn run(context: &Context, command: &AlertsCommand) -> anyhow::Result<Outcome> {
+    match command {
+        AlertsCommand::List(args) => list(context, args),
+        AlertsCommand::Retry(output) => retry(context, output),
+        AlertsCommand::Test(output) => test(context, output),
+    }
+}
+
+fn list(context: &Context, args: &AlertsListArgs) -> anyhow::Result<Outcome> {
+    let alerts = context.backend()?.alerts(context)?;
+    let mut query = AlertQuery {
+        user_id: args.user,
+        state: args.delivery,
+        after: None,
+        rows_max: args.limit.min(PAGE_ROWS),
+    };
+    let mut listed: Vec<ListedAlert> = Vec::new();
+    while listed.len() < args.limit {
+        let page = context.block_on(alerts.alerts(&query))?;
+        let is_last = page.len() < query.rows_max;
+        listed.extend(page);
+        query.after = listed.last().map(|last| (last.alert.raised_at, last.alert.id()));
+        query.rows_max = PAGE_ROWS.min(args.limit - listed.len());
+        if is_last {
+            break;
+        }
+    }
+    if args.output.json {
+        let alerts: Vec<_> = listed.iter().map(shown).collect();
+        say_json(&json!({"alerts": alerts}))?;
+        return Ok(Outcome::Success);
+    }
+    let row = |listed: &ListedAlert| {
+        let ListedAlert { alert, delivery } = listed;
+        let used = format!("{} of {} {}", alert.used, alert.limit, alert.meter.as_str());
+        vec![
+            alert.raised_at.to_string(),
+            alert.user_id.to_string(),
+            alert.period.to_string(),
+            alert.plan.to_string(),
+            format!("{}%", alert.percent),
+            used,
+            delivery.state.as_str().to_owned(),
+            delivery.last_error.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    let header = ["raised", "user", "month", "plan", "part", "used", "delivery", "last error"];
+    say_table(&header, &rows);
+    Ok(Outcome::Success)
+}
+
+fn shown(ListedAlert { alert, delivery }: &ListedAlert) -> Value {
+    json!({
+        "id": alert.id(),
+        "user_id": alert.user_id,
+        "period": alert.period.to_string(),
+        "plan": alert.plan,
+        "meter": alert.meter,
+        "percent": alert.percent,
+        "limit": alert.limit,
+        "used": alert.used,
+        "raised_at": alert.raised_at,
+        "delivery": {
+            "state": delivery.state,
+            "attempts": delivery.attempts,
+            "ended_at": delivery.ended_at,
+            "last_error": delivery.last_error,
+        },
+    })
+}
+
+fn retry(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+    let alerts = context.backend()?.alerts(context)?;
+    let retried = context.block_on(alerts.retry(context.clock.now()))?;
+    if output.json {
+        say_json(&json!({"retried": retried}))?;
+    } else {
+        say(format!("{retried} that were given up are sent again"));
+    }
+    Ok(Outcome::Success)
+}
+
+fn test(context: &Context, output: &Output) -> anyhow::Result<Outcome> {
+    let Some(settings) = context.settings.webhook.clone() else {
+        let missing = "no receiver is set: name one with --alert-webhook".to_owned();
+        return Err(WrongUse(missing).into());
+    };
+    let webhook = Webhook::new(settings, context.clock.clone());
+    let sent = webhook.post(&aggregator::Message::test(context.clock.now()));
+    if output.json {
+        say_json(&json!({"taken": sent.is_ok(), "error": sent.as_ref().err()}))?;
+    } else {
+        match &sent {
+            Ok(()) => say("The receiver has taken the message."),
+            Err(error) => complain(format!("The receiver has not taken the message: {error}")),
+        }
+    }
+    Ok(Outcome::of(sent.is_ok()))
+}
