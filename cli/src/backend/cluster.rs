@@ -24,10 +24,11 @@ use crate::context::Context;
 use crate::serve::StoreHealth;
 use crate::settings::{ClusterSettings, Roles};
 
-/// Kafka misses a broker that is killed after 9 s (`broker.session.timeout.ms`) and then elects
-/// leaders; a question for one that is not there takes up to 10 s.
-const LOG_PATIENCE: Duration = Duration::from_secs(30);
-const LOG_PAUSE: Duration = Duration::from_millis(500);
+/// How long a server that starts waits for one that is away. Kafka misses a broker that is killed
+/// after 9 s (`broker.session.timeout.ms`) and then elects leaders; a question for one that is not there
+/// takes up to 10 s. A database that was killed looks through its log first.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_PAUSE: Duration = Duration::from_millis(500);
 
 /// The four servers, migrated, and the log that is counted now.
 pub(crate) struct Cluster {
@@ -57,6 +58,11 @@ impl Cluster {
             generation.context("there is no event log yet: run `tokenmeter migrate`")?;
         let settings = settings.clone();
         Ok(Self { settings, postgres, clickhouse, generation })
+    }
+
+    /// [`Self::connect`] for a server.
+    pub(crate) async fn wait_to_connect(settings: &ClusterSettings) -> anyhow::Result<Self> {
+        patiently("the databases", || Self::connect(settings)).await
     }
 
     pub(crate) fn accounts(&self) -> AccountStores {
@@ -109,16 +115,7 @@ impl Cluster {
     /// [`Self::check_topic`] for a server, which must start while the place of a broker that has
     /// died is taken by another.
     async fn wait_for_topic(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LOG_PATIENCE;
-        loop {
-            match self.check_topic().await {
-                Err(error) if is_away(&error) && Instant::now() < deadline => {
-                    tracing::warn!("the start waits for the event log: {error:#}");
-                    tokio::time::sleep(LOG_PAUSE).await;
-                }
-                checked => return checked,
-            }
-        }
+        patiently("the event log", || self.check_topic()).await
     }
 
     /// Call it within a runtime.
@@ -203,10 +200,32 @@ impl Cluster {
     }
 }
 
+/// Asks again while a server is away.
+async fn patiently<T, F>(server: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        match ask().await {
+            Err(error) if is_away(&error) && Instant::now() < deadline => {
+                tracing::warn!("the start waits for {server}: {error:#}");
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            answered => return answered,
+        }
+    }
+}
+
 /// Whether a server did not answer as it should, rather than answer with what must not be.
 fn is_away(error: &anyhow::Error) -> bool {
     let topic = error.downcast_ref::<TopicError>();
-    error.is::<Unavailable>() || matches!(topic, Some(TopicError::Unavailable(_)))
+    let postgres = error.downcast_ref::<postgres::SchemaError>();
+    let clickhouse = error.downcast_ref::<clickhouse::SchemaError>();
+    error.is::<Unavailable>()
+        || matches!(topic, Some(TopicError::Unavailable(_)))
+        || matches!(postgres, Some(postgres::SchemaError::Unavailable(_)))
+        || matches!(clickhouse, Some(clickhouse::SchemaError::Unavailable(_)))
 }
 
 /// Degraded and not failed: what does not need them is served all the same.

@@ -43,9 +43,12 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
     };
     context.block_on(async {
         let (mut signals, listeners) = (Signals::listen()?, Listeners::bind(context).await?);
-        let cluster = Cluster::connect(settings).await?;
+        let opening = async {
+            let cluster = Cluster::wait_to_connect(settings).await?;
+            cluster.open(context, context.settings.roles).await
+        };
         let stores = tokio::select! {
-            stores = cluster.open(context, context.settings.roles) => stores?,
+            stores = opening => stores?,
             () = signals.next() => return Ok(Outcome::Success),
         };
         let node = Node::open(context, stores, prometheus).await?;

@@ -259,8 +259,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Waits until it listens.
     #[track_caller]
-    fn listens(mut self) -> Self {
+    pub(crate) fn listens(mut self) -> Self {
         eventually(&format!("{} listens", self.name), || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("{} ended with {status}: {}", self.name, self.log());

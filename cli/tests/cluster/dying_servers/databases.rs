@@ -36,7 +36,11 @@ fn databases_that_die_or_are_away_lose_nothing_and_hold_up_nobody_who_is_known()
         answers(&serving, load.users());
         cluster.servers.down(&[server, "--kill"]);
         nobody_waits(&load);
+        // Whoever starts while it is away begins when it is back.
+        let late = cluster.begin("late", "ingest", "");
+        eventually("it waits", || late.log().contains("waits for the databases").then_some(()));
         cluster.servers.up(&[server]);
+        late.listens().is_ready();
         load.goes_on(50);
         settle(&cluster, &serving, load);
     }

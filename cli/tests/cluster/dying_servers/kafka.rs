@@ -37,10 +37,16 @@ fn one_broker_of_three_killed_is_not_missed_for_long() {
 }
 
 #[test]
-fn whoever_waits_for_the_log_to_start_ends_when_told_to() {
-    let mut cluster = Cluster::beside_others();
-    cluster.change("KAFKA_BROKERS", "127.0.0.1:1");
-    let ingest = cluster.begin("ingest", "ingest", "");
-    eventually("it waits", || ingest.log().contains("waits for the event log").then_some(()));
-    assert_eq!(ingest.terminate().code(), Some(0));
+fn whoever_waits_for_a_server_to_start_ends_when_told_to() {
+    for (setting, nobody, what) in [
+        ("KAFKA_BROKERS", "127.0.0.1:1", "waits for the event log"),
+        ("CLICKHOUSE_URL", "http://127.0.0.1:1", "waits for the databases: ClickHouse"),
+        ("POSTGRES_URL", "postgres://127.0.0.1:1/x", "waits for the databases: Postgres"),
+    ] {
+        let mut cluster = Cluster::beside_others();
+        cluster.change(setting, nobody);
+        let ingest = cluster.begin("ingest", "ingest", "");
+        eventually(what, || ingest.log().contains(what).then_some(()));
+        assert_eq!(ingest.terminate().code(), Some(0));
+    }
 }
