@@ -1,5 +1,7 @@
 //! What the cluster's servers say of themselves, for `tokenmeter doctor`.
 
+use std::error::Error;
+
 use metering::Unavailable;
 use metering::time::Timestamp;
 use sqlx::Row as _;
@@ -45,8 +47,17 @@ pub async fn postgres(database: &postgres::Database) -> Result<ServerStatus, Una
 pub async fn clickhouse(database: &clickhouse::Database) -> Result<ServerStatus, Unavailable> {
     let select = "SELECT version(), toUnixTimestamp64Milli(now64(3))";
     let row = database.query(select).fetch_one::<(String, i64)>().await;
-    let (version, now) = row.map_err(|error| Unavailable::new("ledger", error))?;
+    let (version, now) = row.map_err(|error| Unavailable::new("ledger", with_cause(&error)))?;
     Ok(ServerStatus { version, now: Timestamp::from_millis(now), warnings: Vec::new() })
+}
+
+/// What an error and its first cause say: that a connection failed says nothing about why.
+fn with_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    format!("{error}: {cause}")
 }
 
 /// Redis: it must never evict.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use metering::Unavailable;
 use metering::usage::{Offset, Partition};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 
 use super::bounds::bounds;
-use super::client::Plain;
+use super::client::{Listening, Plain};
 use super::settings::{KafkaSettings, QUERY_TIMEOUT, SettingError};
 use super::topic::{
     BrokerStatus, LogStatus, MARK, PartitionStatus, TopicDifference, TopicError, TopicId, TopicSpec,
@@ -22,6 +22,10 @@ use super::unavailable;
 /// How long a new topic's leaders may take to be elected.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(20);
 const LEADERS_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a broker may take to say why it does not let us in.
+const REASON_TIMEOUT: Duration = Duration::from_secs(2);
+const REASON_PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks and tells the brokers about the topic.
 pub struct KafkaAdmin {
@@ -105,7 +109,10 @@ impl KafkaAdmin {
         let consumer = self.settings.client().and_then(|it| Ok(it.create_with_context(Plain)?));
         let (client, consumer) = (self.client.clone(), consumer.map_err(unavailable)?);
         let topic = self.settings.topic.clone();
-        blocking(move || describe(&client, &consumer, &topic)).await
+        match blocking(move || describe(&client, &consumer, &topic)).await {
+            Err(error) => Err(self.explained(error).await),
+            found => found,
+        }
     }
 
     async fn create(&self, spec: TopicSpec) -> Result<(), TopicError> {
@@ -216,7 +223,35 @@ impl KafkaAdmin {
     async fn partitions(&self) -> Result<Option<Vec<PartitionStatus>>, Unavailable> {
         let client = self.client.clone();
         let topic = self.settings.topic.clone();
-        blocking(move || partitions(&client, &topic)).await
+        match blocking(move || partitions(&client, &topic)).await {
+            Err(error) => Err(self.explained(error).await),
+            found => found,
+        }
+    }
+
+    /// With why the brokers are not reached. The events of this client's connections are shown to
+    /// nobody, those of a consumer are.
+    async fn explained(&self, error: Unavailable) -> Unavailable {
+        let consumer = self.settings.client().and_then(|it| {
+            Ok(it.create_with_context::<_, BaseConsumer<Listening>>(Listening::default())?)
+        });
+        let Ok(consumer) = consumer else { return error };
+        let asking = move || {
+            // Makes it connect.
+            drop(consumer.fetch_metadata(None, REASON_TIMEOUT));
+            let deadline = Instant::now() + REASON_TIMEOUT;
+            loop {
+                let heard = consumer.context().heard();
+                if heard.is_some() || Instant::now() > deadline {
+                    return Ok(heard);
+                }
+                drop(consumer.poll(REASON_PAUSE));
+            }
+        };
+        match blocking(asking).await {
+            Ok(Some(reason)) => unavailable(format!("{}: {reason}", error.reason)),
+            Ok(None) | Err(_) => error,
+        }
     }
 
     async fn options(&self) -> Result<Options, TopicError> {

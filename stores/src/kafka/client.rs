@@ -1,12 +1,12 @@
 //! What a Kafka client says goes to the program's log.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// A client that only speaks: for questions and for reading once more.
 #[derive(Clone, Copy, Debug)]
@@ -66,3 +66,28 @@ pub(super) fn group_error(error: &KafkaError) {
 pub(super) fn said(error: &KafkaError, reason: &str) {
     tracing::debug!(%error, "kafka: {reason}");
 }
+
+/// A client that keeps why it cannot connect: nobody connected, a certificate that is not believed, a
+/// wrong password.
+#[derive(Debug, Default)]
+pub(super) struct Listening(Mutex<Option<String>>);
+
+impl Listening {
+    /// What it heard first.
+    pub(super) fn heard(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Listening {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Which follows from the others.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get_or_insert_with(|| reason.to_owned());
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Listening {}
