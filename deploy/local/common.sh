@@ -12,6 +12,7 @@ brokers=1
 redis_persistence=aof
 kafka_jit=quick
 replica=no
+tls=no
 purge=no
 signal=TERM
 ready_seconds_max=60
@@ -22,6 +23,8 @@ for server in postgres redis clickhouse kafka; do
   # shellcheck source=/dev/null
   . "$here/$server/server.sh"
 done
+# shellcheck source=/dev/null
+. "$here/tls.sh"
 
 usage() {
   cat <<'USAGE'
@@ -36,6 +39,7 @@ SERVER: postgres, redis, redis-replica, clickhouse, kafka (all brokers), kafka-1
   --redis-persistence aof|none append-only file with appendfsync everysec (default), or nothing
   --kafka-jit quick|full       Java's first compiler alone (default), or the optimising one too: better after a minute
   --replica                    a second Redis, replicating the first
+  --tls                        TLS alone, with certificates of its own, and passwords
   --kill                       down: kill -9 at once
   --purge                      down: remove the data too
 Options of `up` are remembered in the state folder.
@@ -66,6 +70,7 @@ parse_options() {
     --redis-persistence) given+=("redis_persistence=$value") ;;
     --kafka-jit) given+=("kafka_jit=$value") ;;
     --replica) given+=("replica=yes") ;;
+    --tls) given+=("tls=yes") ;;
     --kill) signal=KILL ;;
     --purge) purge=yes ;;
     -h | --help) usage && exit 0 ;;
@@ -107,6 +112,7 @@ adopt() {
       ! alive "$broker" || die "$broker runs with --kafka-jit $kafka_jit: \`down kafka\` first"
     done
     ;;
+  tls) [ ! -e "$state/settings" ] || die "the state was made without --tls: \`down --purge\` first" ;;
   redis_persistence) ! alive redis || die "redis runs with --redis-persistence $redis_persistence: \`down redis\` first" ;;
   esac
   printf -v "$name" %s "$value"
@@ -151,7 +157,7 @@ expand_names() {
 
 remember_settings() {
   printf '%s=%s\n' port_base "$port_base" brokers "$brokers" \
-    redis_persistence "$redis_persistence" kafka_jit "$kafka_jit" replica "$replica" >"$state/settings"
+    redis_persistence "$redis_persistence" kafka_jit "$kafka_jit" replica "$replica" tls "$tls" >"$state/settings"
 }
 
 # For a shell (`set -a; . FILE; set +a`) and for programs that read lines of NAME=value.
@@ -160,9 +166,18 @@ write_env() {
     echo "TOKENMETER_KAFKA_BROKERS=$(broker_names | while read -r name; do
       printf '127.0.0.1:%s,' "$(port_of "$name")"
     done | sed 's/,$//')"
-    echo "TOKENMETER_REDIS_URL=redis://127.0.0.1:$(port_of redis)/"
-    echo "TOKENMETER_CLICKHOUSE_URL=http://127.0.0.1:$(port_of clickhouse)"
-    echo "TOKENMETER_POSTGRES_URL=postgres://tokenmeter@127.0.0.1:$(port_of postgres)/tokenmeter"
+    if [ "$tls" = yes ]; then
+      echo "TOKENMETER_KAFKA_OPTION=$(kafka_client_options)"
+      echo "TOKENMETER_REDIS_URL=rediss://:$local_password@127.0.0.1:$(port_of redis)/"
+      echo "TOKENMETER_CLICKHOUSE_URL=https://127.0.0.1:$(port_of clickhouse)"
+      echo "TOKENMETER_POSTGRES_URL=postgres://tokenmeter:$local_password@127.0.0.1:$(port_of postgres)/tokenmeter?sslmode=verify-full"
+      # Whom clients believe.
+      echo "SSL_CERT_FILE=$(printf %q "$(tls_file ca.crt)")"
+    else
+      echo "TOKENMETER_REDIS_URL=redis://127.0.0.1:$(port_of redis)/"
+      echo "TOKENMETER_CLICKHOUSE_URL=http://127.0.0.1:$(port_of clickhouse)"
+      echo "TOKENMETER_POSTGRES_URL=postgres://tokenmeter@127.0.0.1:$(port_of postgres)/tokenmeter"
+    fi
     [ "$replica" = no ] || echo "LOCAL_REDIS_REPLICA_URL=redis://127.0.0.1:$(port_of redis-replica)/"
     echo "LOCAL_STATE=$(printf %q "$state")"
   } >"$state/env.new"

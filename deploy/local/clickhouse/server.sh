@@ -8,7 +8,7 @@ clickhouse_engine() {
 }
 
 clickhouse_program() {
-  echo "$cache/clickhouse/server-$(fingerprint "$here"/clickhouse/Cargo.{toml,lock} "$here"/clickhouse/src/*.rs)"
+  echo "$cache/clickhouse/server$([ "$tls" != yes ] || echo -tls)-$(fingerprint "$here"/clickhouse/Cargo.{toml,lock} "$here"/clickhouse/src/*.rs)"
 }
 
 clickhouse_prepare() {
@@ -39,30 +39,42 @@ clickhouse_build() {
   echo "building the HTTP server of the ClickHouse engine"
   local target=$cache/clickhouse/target program
   program=$(clickhouse_program)
-  (cd "$here/clickhouse" && cargo build --quiet --release --locked --target-dir "$target") >&2 ||
+  local features=()
+  [ "$tls" != yes ] || features=(--features tls)
+  (cd "$here/clickhouse" &&
+    cargo build --quiet --release --locked --target-dir "$target" ${features[@]+"${features[@]}"}) >&2 ||
     die "cannot build deploy/local/clickhouse"
   cp "$target/release/tokenmeter-local-clickhouse" "$program.new"
   mv "$program.new" "$program"
 }
 
 clickhouse_start() {
+  local files=()
+  [ "$tls" != yes ] || files=("$(tls_file server.crt)" "$(tls_file server.key)")
   mkdir -p "$state/clickhouse"
   spawn clickhouse env TZ=UTC "$(clickhouse_program)" "$(clickhouse_engine)" "$state/clickhouse" \
-    "127.0.0.1:$(port_of clickhouse)" "$clickhouse_connections"
+    "127.0.0.1:$(port_of clickhouse)" "$clickhouse_connections" ${files[@]+"${files[@]}"}
 }
 
 clickhouse_ready() {
   local line
   # Its own word first: another server may answer on our port.
   grep -q '^listening' "$state/log/clickhouse.log" 2>/dev/null || return 1
-  {
-    exec 7<>"/dev/tcp/127.0.0.1/$(port_of clickhouse)" || return 1
-    printf 'GET /ping HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&7
-    read -r -t 5 line <&7 || line=
-    exec 7>&-
-  } 2>/dev/null
+  if [ "$tls" = yes ]; then
+    line=$(clickhouse_ping | timeout 5 openssl s_client -quiet -verify_return_error \
+      -CAfile "$(tls_file ca.crt)" -connect "127.0.0.1:$(port_of clickhouse)" 2>/dev/null | head -n 1) || return 1
+  else
+    {
+      exec 7<>"/dev/tcp/127.0.0.1/$(port_of clickhouse)" || return 1
+      clickhouse_ping >&7
+      read -r -t 5 line <&7 || line=
+      exec 7>&-
+    } 2>/dev/null
+  fi
   [[ $line == *" 200 "* ]]
 }
+
+clickhouse_ping() { printf 'GET /ping HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n'; }
 
 # The threads of a killed one may hold its port for another moment.
 clickhouse_retries=0

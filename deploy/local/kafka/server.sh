@@ -60,7 +60,8 @@ kafka_start() {
 kafka_controller_port() { echo $((port_base + 20 + $1)); }
 
 kafka_properties() {
-  local id=${1#kafka-} voters='' voter copies=$brokers
+  local id=${1#kafka-} voters='' voter copies=$brokers listener=PLAINTEXT
+  [ "$tls" != yes ] || listener=SASL_SSL
   for ((voter = 1; voter <= brokers; voter++)); do
     voters+="${voters:+,}$voter@127.0.0.1:$(kafka_controller_port "$voter")"
   done
@@ -69,10 +70,10 @@ process.roles=broker,controller
 node.id=$id
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$(port_of "$1"),CONTROLLER://127.0.0.1:$(kafka_controller_port "$id")
-advertised.listeners=PLAINTEXT://127.0.0.1:$(port_of "$1")
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+listeners=$listener://127.0.0.1:$(port_of "$1"),CONTROLLER://127.0.0.1:$(kafka_controller_port "$id")
+advertised.listeners=$listener://127.0.0.1:$(port_of "$1")
+listener.security.protocol.map=$listener:$listener,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=$listener
 log.dirs=$state/$1/data
 auto.create.topics.enable=false
 default.replication.factor=$copies
@@ -93,6 +94,20 @@ group.min.session.timeout.ms=1000
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 CONF
+  [ "$tls" != yes ] || cat <<CONF
+ssl.keystore.type=PEM
+ssl.keystore.location=$(tls_file server.pem)
+ssl.truststore.type=PEM
+ssl.truststore.location=$(tls_file ca.crt)
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="tokenmeter" password="$local_password" user_tokenmeter="$local_password";
+CONF
+}
+
+# As librdkafka calls them (https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md).
+kafka_client_options() {
+  echo "security.protocol=SASL_SSL,sasl.mechanism=PLAIN,sasl.username=tokenmeter,sasl.password=$local_password,ssl.ca.location=$(tls_file ca.crt)"
 }
 
 kafka_ready() { grep -q 'Kafka Server started' "$state/log/$1.log" 2>/dev/null; }

@@ -42,7 +42,16 @@ postgres_start() {
       --locale=C.UTF-8 --no-sync) >"$state/log/initdb.log" 2>&1 9>&- ||
       { cat "$state/log/initdb.log" >&2 && die "initdb failed"; }
   fi
-  spawn postgres ${run[@]+"${run[@]}"} "$programs/postgres" -D "$state/postgres" \
+  local access=()
+  if [ "$tls" = yes ]; then
+    access=(-c ssl=on -c ssl_cert_file="$state/postgres/server.crt" -c ssl_key_file="$state/postgres/server.key")
+    # It reads a key of its own user only.
+    cp "$(tls_file server.crt)" "$(tls_file server.key)" "$state/postgres"
+    [ "$(id -u)" != 0 ] || chown postgres: "$state/postgres"/server.{crt,key}
+    printf 'hostssl all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n' \
+      >"$state/postgres/pg_hba.conf"
+  fi
+  spawn postgres ${run[@]+"${run[@]}"} "$programs/postgres" -D "$state/postgres" ${access[@]+"${access[@]}"} \
     -c listen_addresses=127.0.0.1 -c port="$(port_of postgres)" -c unix_socket_directories= \
     -c max_connections=200 -c fsync=on -c timezone=UTC -c log_timezone=UTC
 }
@@ -71,7 +80,7 @@ postgres_after() {
   [ ! -f "$state/postgres/complete" ] || return 0
   # CREATEDB: each test makes a database of its own.
   [ "$(postgres_sql "SELECT count(*) FROM pg_roles WHERE rolname = 'tokenmeter'")" = 1 ] ||
-    postgres_sql 'CREATE ROLE tokenmeter LOGIN CREATEDB'
+    postgres_sql "CREATE ROLE tokenmeter LOGIN CREATEDB PASSWORD '$local_password'"
   [ "$(postgres_sql "SELECT count(*) FROM pg_database WHERE datname = 'tokenmeter'")" = 1 ] ||
     postgres_sql 'CREATE DATABASE tokenmeter OWNER tokenmeter'
   : >"$state/postgres/complete"

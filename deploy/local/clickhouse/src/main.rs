@@ -3,6 +3,7 @@
 //! For development and tests on machines without containers; production uses the genuine server.
 //! What it does not do is listed in `deploy/local/README.md`.
 
+mod door;
 mod engine;
 mod multipart;
 mod parameters;
@@ -23,12 +24,13 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::door::Door;
 use crate::engine::Engine;
 use crate::request::Service;
 use crate::sessions::Sessions;
 
 const USAGE: &str =
-    "usage: tokenmeter-local-clickhouse LIBRARY STATE_FOLDER ADDRESS:PORT CONNECTIONS";
+    "usage: tokenmeter-local-clickhouse LIBRARY STATE_FOLDER ADDRESS:PORT CONNECTIONS [CERTIFICATE KEY]";
 /// Longer than a statement of a test takes; `deploy/local/down` kills after it.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 
@@ -55,14 +57,18 @@ struct Options {
     state: PathBuf,
     listen: SocketAddr,
     connections: usize,
+    door: Door,
 }
 
 impl Options {
     fn read() -> Result<Self, String> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let [library, state, listen, connections] = arguments.as_slice() else {
+        let [library, state, listen, connections, files @ ..] = arguments.as_slice() else {
             return Err(USAGE.to_owned());
         };
+        if ![0, 2].contains(&files.len()) {
+            return Err(USAGE.to_owned());
+        }
         // The engine would read these as a pattern of many files.
         if state.contains(['*', '?', '{', '}', '[', ']']) {
             return Err(format!("{state}: none of * ? {{ }} [ ] may be in the path"));
@@ -76,6 +82,7 @@ impl Options {
                 .ok()
                 .filter(|connections| *connections > 0)
                 .ok_or_else(|| format!("{connections}: not a number of connections"))?,
+            door: Door::new(files)?,
         })
     }
 }
@@ -105,18 +112,18 @@ async fn serve(options: Options) -> Result<(), String> {
         if let Err(error) = stream.set_nodelay(true) {
             eprintln!("{error}");
         }
-        let service = service.clone();
-        let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(
-            TokioIo::new(stream),
-            service_fn(move |request| {
-                let service = service.clone();
-                async move { Ok::<_, std::convert::Infallible>(service.answer(request).await) }
-            }),
-        );
-        let connection = graceful.watch(connection);
+        let (service, door, watcher) = (service.clone(), options.door.clone(), graceful.watcher());
         tokio::spawn(async move {
+            let Some(stream) = door.let_in(stream).await else { return };
+            let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request| {
+                    let service = service.clone();
+                    async move { Ok::<_, std::convert::Infallible>(service.answer(request).await) }
+                }),
+            );
             // A client that went away: nobody is left to tell.
-            drop(connection.await);
+            drop(watcher.watch(connection).await);
         });
     }
     drop(listener);
