@@ -24,8 +24,8 @@ const ALERTS_AT_ONCE: usize = 16;
 /// receiver may take, or it is told twice.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
 
-/// The pause after the first failed attempt; each further one is four times as long, up to
-/// [`PAUSE_MAX`].
+/// The pause after the first failed attempt, and after a store that failed; each further attempt waits
+/// four times as long, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest pause: a receiver that is back is told within that.
@@ -52,24 +52,14 @@ impl Message {
     }
 
     fn of(alert: &Alert, user: &User) -> Self {
-        let id = alert.id().to_string();
+        let mut data = json!(alert);
+        data["external_user_id"] = json!(user.external_id);
         let body = json!({
             "type": "usage.threshold_reached",
             "timestamp": alert.raised_at,
-            "data": {
-                "id": id,
-                "user_id": alert.user_id,
-                "external_user_id": user.external_id,
-                "period": alert.period.to_string(),
-                "plan": alert.plan,
-                "meter": alert.meter,
-                "percent": alert.percent,
-                "limit": alert.limit,
-                "used": alert.used,
-                "raised_at": alert.raised_at,
-            },
+            "data": data,
         });
-        Self { id, body: body.to_string() }
+        Self { id: alert.id().to_string(), body: body.to_string() }
     }
 }
 
@@ -109,7 +99,7 @@ impl AlertSender {
                 Ok(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 Err(error) => {
                     tracing::warn!(%error, "alerts are not sent");
-                    tokio::time::sleep(POLL_INTERVAL).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
             if observed_at.is_none_or(|at| at.elapsed() >= OBSERVE_INTERVAL) {

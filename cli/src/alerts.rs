@@ -1,7 +1,7 @@
 //! `tokenmeter alerts`: what was raised, sent again, and whether the receiver hears.
 
 use metering::usage::{AlertQuery, ListedAlert};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::commands::{AlertsCommand, AlertsListArgs, Output};
 use crate::context::Context;
@@ -39,8 +39,7 @@ fn list(context: &Context, args: &AlertsListArgs) -> anyhow::Result<Outcome> {
         }
     }
     if args.output.json {
-        let alerts: Vec<_> = listed.iter().map(shown).collect();
-        say_json(&json!({"alerts": alerts}))?;
+        say_json(&json!({"alerts": listed}))?;
         return Ok(Outcome::Success);
     }
     let row = |listed: &ListedAlert| {
@@ -61,26 +60,6 @@ fn list(context: &Context, args: &AlertsListArgs) -> anyhow::Result<Outcome> {
     let header = ["raised", "user", "month", "plan", "part", "used", "delivery", "last error"];
     say_table(&header, &rows);
     Ok(Outcome::Success)
-}
-
-fn shown(ListedAlert { alert, delivery }: &ListedAlert) -> Value {
-    json!({
-        "id": alert.id(),
-        "user_id": alert.user_id,
-        "period": alert.period.to_string(),
-        "plan": alert.plan,
-        "meter": alert.meter,
-        "percent": alert.percent,
-        "limit": alert.limit,
-        "used": alert.used,
-        "raised_at": alert.raised_at,
-        "delivery": {
-            "state": delivery.state,
-            "attempts": delivery.attempts,
-            "ended_at": delivery.ended_at,
-            "last_error": delivery.last_error,
-        },
-    })
 }
 
 fn retry(context: &Context, output: &Output) -> anyhow::Result<Outcome> {

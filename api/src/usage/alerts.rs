@@ -4,10 +4,8 @@ use std::str::FromStr as _;
 
 use axum::extract::State;
 use edge::{Problem, Query, Success, ok};
-use metering::accounts::UserId;
-use metering::quota::PlanName;
 use metering::time::Timestamp;
-use metering::usage::{AlertId, AlertQuery, Delivery, DeliveryState, ListedAlert, Meter};
+use metering::usage::{Alert, AlertId, AlertQuery, DeliveryState, ListedAlert};
 use serde::{Deserialize, Serialize};
 
 use super::{Me, UsageReader, parameters};
@@ -36,36 +34,6 @@ pub(crate) struct AlertPage<V> {
     next_cursor: Option<String>,
 }
 
-/// An alert as its user sees it.
-#[derive(Serialize)]
-pub(crate) struct AlertView {
-    id: AlertId,
-    period: String,
-    plan: PlanName,
-    meter: Meter,
-    percent: u16,
-    limit: u64,
-    used: u64,
-    raised_at: Timestamp,
-}
-
-/// An alert as operators see it.
-#[derive(Serialize)]
-pub(crate) struct AnyAlertView {
-    user_id: UserId,
-    #[serde(flatten)]
-    alert: AlertView,
-    delivery: DeliveryView,
-}
-
-#[derive(Serialize)]
-struct DeliveryView {
-    state: DeliveryState,
-    attempts: u32,
-    ended_at: Option<Timestamp>,
-    last_error: Option<String>,
-}
-
 #[derive(Serialize)]
 pub(crate) struct Retried {
     retried: u64,
@@ -76,9 +44,9 @@ pub(crate) async fn alerts_of_me(
     State(api): State<Api>,
     Me(user): Me,
     Query(asked): Query<MyParameters>,
-) -> Result<Success<AlertPage<AlertView>>, Problem> {
+) -> Result<Success<AlertPage<Alert>>, Problem> {
     let query = AlertQuery { user_id: Some(user), ..AlertQuery::default() };
-    page(&api, query, asked.limit, asked.cursor.as_deref()).await
+    page(&api, query, asked.limit, asked.cursor.as_deref(), |listed| listed.alert).await
 }
 
 /// `GET /api/alerts`
@@ -86,14 +54,14 @@ pub(crate) async fn alerts(
     State(api): State<Api>,
     _: UsageReader,
     Query(asked): Query<AlertParameters>,
-) -> Result<Success<AlertPage<AnyAlertView>>, Problem> {
+) -> Result<Success<AlertPage<ListedAlert>>, Problem> {
     let user_id = parameters::user_id(asked.user_id.as_deref())?;
     let state =
         asked.delivery.as_deref().map(DeliveryState::from_str).transpose().map_err(|()| {
             Problem::parameter("delivery", "must be waiting, sent, muted or given_up")
         })?;
     let query = AlertQuery { user_id, state, ..AlertQuery::default() };
-    page(&api, query, asked.limit, asked.cursor.as_deref()).await
+    page(&api, query, asked.limit, asked.cursor.as_deref(), |listed| listed).await
 }
 
 /// `POST /api/alerts/retry`
@@ -102,11 +70,12 @@ pub(crate) async fn retry(State(api): State<Api>, _: Admin) -> Result<Success<Re
     Ok(ok(Retried { retried }))
 }
 
-async fn page<V: From<ListedAlert> + Serialize>(
+async fn page<V: Serialize>(
     api: &Api,
     mut query: AlertQuery,
     limit: Option<usize>,
     cursor: Option<&str>,
+    shown: fn(ListedAlert) -> V,
 ) -> Result<Success<AlertPage<V>>, Problem> {
     let limit = cursor::rows_max(limit)?;
     let user = query.user_id.map(|user| user.to_string());
@@ -124,7 +93,7 @@ async fn page<V: From<ListedAlert> + Serialize>(
         }
         None => None,
     };
-    let data = rows.into_iter().map(V::from).collect();
+    let data = rows.into_iter().map(shown).collect();
     Ok(ok(AlertPage { data, has_more, next_cursor }))
 }
 
@@ -132,27 +101,4 @@ fn read_cursor(text: &str, filters: &impl Serialize) -> Result<(Timestamp, Alert
     let (millis, id): (i64, String) = cursor::decode(text, filters)?;
     let id = id.parse().map_err(|()| Problem::parameter("cursor", "names no alert"))?;
     Ok((Timestamp::from_millis(millis), id))
-}
-
-impl From<ListedAlert> for AlertView {
-    fn from(ListedAlert { alert, .. }: ListedAlert) -> Self {
-        Self {
-            id: alert.id(),
-            period: alert.period.to_string(),
-            plan: alert.plan,
-            meter: alert.meter,
-            percent: alert.percent,
-            limit: alert.limit,
-            used: alert.used,
-            raised_at: alert.raised_at,
-        }
-    }
-}
-
-impl From<ListedAlert> for AnyAlertView {
-    fn from(listed: ListedAlert) -> Self {
-        let Delivery { state, attempts, ended_at, last_error } = listed.delivery.clone();
-        let delivery = DeliveryView { state, attempts, ended_at, last_error };
-        Self { user_id: listed.alert.user_id, alert: listed.into(), delivery }
-    }
 }

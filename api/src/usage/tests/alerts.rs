@@ -35,7 +35,7 @@ async fn users_see_their_own_alerts_and_operators_those_of_all_with_what_became_
     let mine = world.get("/api/alerts/me", &token).await.json();
     let id = rows(&mine)[0]["id"].clone();
     let shown = json!({
-        "id": id, "period": "2026-11", "plan": "free", "meter": "tokens", "percent": 80,
+        "id": id, "user_id": ada, "period": "2026-11", "plan": "free", "meter": "tokens", "percent": 80,
         "limit": 100_000, "used": 80_000, "raised_at": "2026-11-20T10:00:01.000Z",
     });
     let page = json!({"success": true, "data": [shown], "has_more": false, "next_cursor": null});

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -220,7 +221,7 @@ impl Watched {
 }
 
 /// A user reached a part of a limit of their plan. Raised once for each user, month, plan, meter and
-/// percentage.
+/// percentage. As JSON it has its id too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
     /// Whose usage.
@@ -252,6 +253,22 @@ impl Alert {
         let mut first = [0; 16];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         AlertId(uuid::Builder::from_custom_bytes(first).into_uuid())
+    }
+}
+
+impl Serialize for Alert {
+    fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+        let mut shown = into.serialize_struct("Alert", 9)?;
+        shown.serialize_field("id", &self.id())?;
+        shown.serialize_field("user_id", &self.user_id)?;
+        shown.serialize_field("period", &self.period.to_string())?;
+        shown.serialize_field("plan", &self.plan)?;
+        shown.serialize_field("meter", &self.meter)?;
+        shown.serialize_field("percent", &self.percent)?;
+        shown.serialize_field("limit", &self.limit)?;
+        shown.serialize_field("used", &self.used)?;
+        shown.serialize_field("raised_at", &self.raised_at)?;
+        shown.end()
     }
 }
 

@@ -45,7 +45,7 @@ impl std::str::FromStr for DeliveryState {
 }
 
 /// How far the delivery of an alert is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Delivery {
     /// What became of it.
     pub state: DeliveryState,
@@ -58,9 +58,10 @@ pub struct Delivery {
 }
 
 /// An alert as it is listed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ListedAlert {
     /// What was raised.
+    #[serde(flatten)]
     pub alert: Alert,
     /// And whether it was told.
     pub delivery: Delivery,
