@@ -4,11 +4,11 @@
 //! folds (`metering::usage::fold`), commits, and syncs the counter. What is counted is a function
 //! of the log alone: a crash anywhere, or a store that fails, only makes it begin again at the
 //! ledger's cursor. [`books`] and [`Aggregator::counter_book`] compare the figures kept in several
-//! places. [`AlertSender`] tells who must
-//! know what the ledger has found out about limits.
+//! places. [`AlertSender`] sends the alerts that commits have raised.
 //!
-//! Boundary: it knows the ports and no store, nor how a message travels; it decides nothing about an event.
-//! It never counts past a record it could not place, and never starts anywhere but at the cursor.
+//! Boundary: it knows the ports and no store, nor how a message travels; it decides nothing about an
+//! event. It never counts past a record it could not place, and never starts anywhere but at the
+//! cursor.
 
 mod alerts;
 mod backoff;
