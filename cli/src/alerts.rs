@@ -8,9 +8,6 @@ use crate::context::Context;
 use crate::output::{Outcome, WrongUse, complain, say, say_json, say_table};
 use crate::webhook::Webhook;
 
-/// Alerts in one read.
-const PAGE_ROWS: usize = 1000;
-
 pub(crate) fn run(context: &Context, command: &AlertsCommand) -> anyhow::Result<Outcome> {
     match command {
         AlertsCommand::List(args) => list(context, args),
@@ -21,25 +18,15 @@ pub(crate) fn run(context: &Context, command: &AlertsCommand) -> anyhow::Result<
 
 fn list(context: &Context, args: &AlertsListArgs) -> anyhow::Result<Outcome> {
     let alerts = context.backend()?.alerts(context)?;
-    let mut query = AlertQuery {
-        user_id: args.user,
-        state: args.delivery,
-        after: None,
-        rows_max: args.limit.min(PAGE_ROWS),
-    };
-    let mut listed: Vec<ListedAlert> = Vec::new();
-    while listed.len() < args.limit {
-        let page = context.block_on(alerts.alerts(&query))?;
-        let is_last = page.len() < query.rows_max;
-        listed.extend(page);
-        query.after = listed.last().map(|last| (last.alert.raised_at, last.alert.id()));
-        query.rows_max = PAGE_ROWS.min(args.limit - listed.len());
-        if is_last {
-            break;
-        }
-    }
+    let limit = usize::try_from(args.limit)?;
+    // One more than is shown says whether there are more.
+    let (user_id, state, rows_max) = (args.user, args.delivery, limit + 1);
+    let query = AlertQuery { user_id, state, after: None, rows_max };
+    let mut listed = context.block_on(alerts.alerts(&query))?;
+    let has_more = listed.len() > limit;
+    listed.truncate(limit);
     if args.output.json {
-        say_json(&json!({"alerts": listed}))?;
+        say_json(&json!({"alerts": listed, "has_more": has_more}))?;
         return Ok(Outcome::Success);
     }
     let row = |listed: &ListedAlert| {
@@ -59,6 +46,9 @@ fn list(context: &Context, args: &AlertsListArgs) -> anyhow::Result<Outcome> {
     let rows: Vec<_> = listed.iter().map(row).collect();
     let header = ["raised", "user", "month", "plan", "part", "used", "delivery", "last error"];
     say_table(&header, &rows);
+    if has_more {
+        complain("There are more: ask for them with --limit.");
+    }
     Ok(Outcome::Success)
 }
 

@@ -223,8 +223,9 @@ pub(crate) struct AlertsListArgs {
     #[arg(long, value_name = "STATE", value_parser = delivery)]
     pub(crate) delivery: Option<DeliveryState>,
     /// At most so many
-    #[arg(long, default_value_t = 100, value_name = "NUMBER")]
-    pub(crate) limit: usize,
+    #[arg(long, default_value_t = 100, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -29,7 +29,7 @@ fn alerts_are_told_while_aggregators_die() {
     }
     assert!(limits_were_reached(&settle(&cluster, &serving, load)));
     let all = eventually("all are sent", || {
-        let listed = cluster.json(&["alerts", "list", "--limit", "1000000"]);
+        let listed = cluster.json(&["alerts", "list", "--limit", "100000"]);
         let alerts = listed["alerts"].as_array().unwrap();
         let ids = alerts.iter().map(|alert| alert["id"].as_str().unwrap().to_owned());
         let sent = alerts.iter().all(|alert| alert["delivery"]["state"] == "sent");

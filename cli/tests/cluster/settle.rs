@@ -189,7 +189,7 @@ pub(crate) fn alerted(
             }
         }
     }
-    let listed = cluster.json(&["alerts", "list", "--limit", "1000000"]);
+    let listed = cluster.json(&["alerts", "list", "--limit", "100000"]);
     let listed = listed["alerts"].as_array().unwrap();
     let raised = listed.iter().map(|alert| {
         let text = |name: &str| alert[name].as_str().unwrap().to_owned();

@@ -72,6 +72,8 @@ fn a_user_near_a_limit_is_told_of_through_kills_and_a_receiver_that_fails() {
     assert_eq!((of(&["--user", user]), of(&["--delivery", "waiting"])), (1, 0));
     let nobody = "00000000-0000-7000-8000-000000000000";
     assert_eq!((of(&["--user", nobody]), of(&["--delivery", "sent"])), (0, 1));
+    let listed = installation.json(&["alerts", "list"]);
+    assert_eq!(listed["has_more"], false);
     let table = text(&installation.run(&["alerts", "list"]).stdout);
     assert!(table.contains("80000 of 100000 tokens"), "{table}");
 
@@ -95,6 +97,22 @@ fn what_was_given_up_is_sent_again_on_demand() {
     let heard = receiver.heard();
     assert_eq!(heard[0].id, heard[1].id);
     assert_eq!(installation.json(&["alerts", "retry"])["retried"], 0);
+}
+
+#[test]
+fn a_list_that_is_cut_says_so() {
+    let installation = Installation::new();
+    let server = installation.start();
+    let ada = register(&server, "ada@example.org");
+    ada.post("/api/tokens/me/track", &call("call-1", 95_000, 0)).expect(201);
+    wait_for_tokens(&ada, 95_000);
+    for (limit, more) in [("1", true), ("2", false)] {
+        let listed = installation.json(&["alerts", "list", "--limit", limit]);
+        assert_eq!(listed["alerts"].as_array().unwrap().len().to_string(), limit);
+        assert_eq!(listed["has_more"], more);
+        let table = installation.run(&["alerts", "list", "--limit", limit]);
+        assert_eq!(text(&table.stderr).contains("--limit"), more);
+    }
 }
 
 #[test]
