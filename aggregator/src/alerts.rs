@@ -22,7 +22,7 @@ const ALERTS_AT_ONCE: usize = 16;
 
 /// After that an alert that was taken belongs to whoever finds it: its process has died. Longer than a
 /// receiver may take, or it is told twice.
-const TAKEN_FOR: Duration = Duration::from_secs(60);
+const TAKEN_FOR: Duration = Duration::from_secs(30);
 
 /// The pause after the first failed attempt, and after a store that failed; each further attempt waits
 /// four times as long, up to [`PAUSE_MAX`].
@@ -66,7 +66,7 @@ impl Message {
 /// Who is told of alerts.
 #[async_trait]
 pub trait AlertReceiver: Send + Sync {
-    /// Answers when it has taken the message for good. Well within a minute.
+    /// Answers when it has taken the message for good. Well within half a minute.
     ///
     /// # Errors
     /// Why it has not, for people. It may have all the same.
@@ -120,7 +120,7 @@ impl AlertSender {
             sending.spawn(async move { sender.send(&alert, attempts).await });
         }
         while let Some(ended) = sending.join_next().await {
-            // An alert whose task panicked, or could not be noted, is due again in a minute.
+            // An alert whose task panicked, or could not be noted, is due again before long.
             let good = match ended {
                 Ok(Ok(good)) => good,
                 Ok(Err(error)) => {

@@ -37,7 +37,8 @@ fn a_user_near_a_limit_is_told_of_through_kills_and_a_receiver_that_fails() {
     let mut server = start(&installation, &receiver);
     let ada = register(&server, "ada@example.org");
     ada.post("/api/tokens/me/track", &call("call-1", 79_000, 1000)).expect(201);
-    // Told, and not heard: what is counted stays so, and so does what is to be told.
+    // Told, and not taken: what is counted stays so, and so does what is to be told. If it dies before
+    // it has noted that, it is as if it had died before it told.
     eventually("it is told", || receiver.heard().first().cloned());
     server.kill();
     receiver.answer(200);
