@@ -15,7 +15,7 @@ mod tests;
 
 pub use alerts::{
     Alert, AlertBacklog, AlertId, AlertQuery, AlertRules, Alerts, Attempt, Delivery, DeliveryState,
-    ListedAlert, Meter, Threshold, Watched,
+    ListedAlert, Meter, Watched,
 };
 pub use digest::{ContentDigest, IdDigest};
 pub use duplicates::{HORIZON_MAX, Horizon, STAMP_AHEAD_MAX, Seen, SeenIds};

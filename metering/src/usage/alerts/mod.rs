@@ -32,7 +32,7 @@ pub enum Meter {
 
 impl Meter {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    const ALL: [Self; 4] = [
         Self::Tokens,
         Self::Requests(RequestType::Chat),
         Self::Requests(RequestType::Plagiarism),
@@ -48,7 +48,7 @@ impl Meter {
     }
 
     /// What of these totals it measures.
-    pub const fn of(self, totals: &Totals) -> u64 {
+    const fn of(self, totals: &Totals) -> u64 {
         match self {
             Self::Tokens => totals.tokens,
             Self::Requests(request_type) => totals.requests[request_type.index()],
@@ -80,13 +80,11 @@ impl Serialize for Meter {
 
 /// A part of a limit at which an alert is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Threshold {
-    /// What the limit is on.
-    pub meter: Meter,
-    /// Percent of the limit.
-    pub percent: u16,
-    /// The limit, for a month.
-    pub limit: u64,
+struct Threshold {
+    meter: Meter,
+    percent: u16,
+    /// For a month.
+    limit: u64,
     /// The first amount that reaches it: never 0.
     amount: u64,
 }
